@@ -1,0 +1,25 @@
+//! What may happen: pure `decide` and `evolve` per aggregate. No I/O, no clock, no randomness, no async.
+
+use event_schemas::{AggregateType, Event};
+
+/// An event-sourced aggregate as OMISYS runs it. The `cqrs_es::Aggregate` impls only forward here.
+///
+/// Folding the events that `decide` returns with `evolve` gives the next state; nothing else changes it.
+pub trait Decide: cqrs_es::Aggregate<Services = ()> + Clone + PartialEq + std::fmt::Debug + 'static
+where
+    Self::Event: Into<Event> + TryFrom<Event, Error = Event>,
+    Self::Command: Clone + std::fmt::Debug + Send + Sync + 'static,
+    Self::Error: Clone + PartialEq + Send + Sync + 'static,
+{
+    /// Whose events these are.
+    const AGGREGATE_TYPE: AggregateType;
+
+    /// What the command makes happen in this state: no events where its goal is met already or moot.
+    fn decide(&self, command: &Self::Command) -> Result<Vec<Self::Event>, Self::Error>;
+
+    /// The state after `event`.
+    fn evolve(&mut self, event: &Self::Event);
+
+    /// The command's name for metadata, metrics and receipts, such as `Reserve`.
+    fn command_name(command: &Self::Command) -> &'static str;
+}
