@@ -27,7 +27,11 @@ pub enum SqliteError {
     Closed,
     /// The file was written by a newer version of `component`.
     #[error("{component} has schema {found}, this program knows {known}: upgrade")]
-    Newer { component: &'static str, found: usize, known: usize },
+    Newer {
+        component: &'static str,
+        found: usize,
+        known: usize,
+    },
 }
 
 impl SqliteError {
@@ -45,7 +49,10 @@ impl SqliteError {
         const ROWID: i32 = ffi::SQLITE_CONSTRAINT_ROWID;
         matches!(
             self,
-            Self::Sql { code: ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ROWID, .. }
+            Self::Sql {
+                code: ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ROWID,
+                ..
+            }
         )
     }
 
@@ -63,5 +70,8 @@ impl From<rusqlite::Error> for SqliteError {
 }
 
 fn parts(error: &rusqlite::Error) -> (i32, String) {
-    (error.sqlite_error().map_or(0, |cause| cause.extended_code), error.to_string())
+    (
+        error.sqlite_error().map_or(0, |cause| cause.extended_code),
+        error.to_string(),
+    )
 }

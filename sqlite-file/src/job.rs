@@ -31,7 +31,12 @@ pub(crate) struct TypedJob<T, E, F, D> {
 
 impl<T, E, F, D> TypedJob<T, E, F, D> {
     pub(crate) fn new(work: F, done: D, savepoint: bool) -> Self {
-        Self { work: Some(work), outcome: None, done, savepoint }
+        Self {
+            work: Some(work),
+            outcome: None,
+            done,
+            savepoint,
+        }
     }
 }
 
@@ -43,7 +48,9 @@ where
     E: From<SqliteError> + Send,
 {
     fn run(&mut self, conn: &Connection) -> Ran {
-        let Some(work) = self.work.take() else { return Ran::Err };
+        let Some(work) = self.work.take() else {
+            return Ran::Err;
+        };
         match catch_unwind(AssertUnwindSafe(|| work(conn))) {
             Ok(outcome) => {
                 let ran = if outcome.is_ok() { Ran::Ok } else { Ran::Err };

@@ -70,7 +70,13 @@ impl SqliteFile {
         let readers = Arc::new(Readers::open(path, options.readers)?);
         let (sender, receiver) = mpsc::channel(QUEUE_JOBS);
         let thread = writer::spawn(conn, path, receiver)?;
-        Ok(Self { inner: Arc::new(Inner { sender: Some(sender), thread: Mutex::new(Some(thread)), readers }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                sender: Some(sender),
+                thread: Mutex::new(Some(thread)),
+                readers,
+            }),
+        })
     }
 
     /// Brings one component's tables up to date: runs the `steps` that this file has not seen, each once, in order,
@@ -127,16 +133,23 @@ impl SqliteFile {
 
     /// Waits for a place in the queue.
     pub async fn reserve(&self) -> Result<Slot<'_>, SqliteError> {
-        self.sender()?.reserve().await.map(Slot).map_err(|_| SqliteError::Closed)
+        self.sender()?
+            .reserve()
+            .await
+            .map(Slot)
+            .map_err(|_| SqliteError::Closed)
     }
 
     /// Takes a place in the queue if there is one: [`SqliteError::QueueFull`] otherwise.
     pub fn try_reserve(&self) -> Result<Slot<'_>, SqliteError> {
         use mpsc::error::TrySendError;
-        self.sender()?.try_reserve().map(Slot).map_err(|error| match error {
-            TrySendError::Full(()) => SqliteError::QueueFull,
-            TrySendError::Closed(()) => SqliteError::Closed,
-        })
+        self.sender()?
+            .try_reserve()
+            .map(Slot)
+            .map_err(|error| match error {
+                TrySendError::Full(()) => SqliteError::QueueFull,
+                TrySendError::Closed(()) => SqliteError::Closed,
+            })
     }
 
     /// Runs `job` on a read-only connection, in one transaction: all its queries see one snapshot of the file.
@@ -160,7 +173,12 @@ impl SqliteFile {
             let _ = sender.send(Message::Close).await;
             sender.closed().await;
         }
-        let thread = self.inner.thread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let thread = self
+            .inner
+            .thread
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
@@ -182,7 +200,11 @@ impl std::fmt::Debug for SqliteFile {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.sender = None;
-        let thread = self.thread.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
         if let Some(thread) = thread
             // The last handle may have lived in a `done` closure: a thread cannot join itself.
             && thread.thread().id() != std::thread::current().id()
@@ -205,7 +227,8 @@ impl Slot<'_> {
         T: Send + 'static,
         E: From<SqliteError> + Send + 'static,
     {
-        self.0.send(Message::Job(Box::new(TypedJob::new(job, done, true))));
+        self.0
+            .send(Message::Job(Box::new(TypedJob::new(job, done, true))));
     }
 
     /// As [`Slot::submit`] without the savepoint (two statements less per job), for a job that guarantees to have
@@ -219,6 +242,7 @@ impl Slot<'_> {
         T: Send + 'static,
         E: From<SqliteError> + Send + 'static,
     {
-        self.0.send(Message::Job(Box::new(TypedJob::new(job, done, false))));
+        self.0
+            .send(Message::Job(Box::new(TypedJob::new(job, done, false))));
     }
 }

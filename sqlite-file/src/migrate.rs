@@ -11,11 +11,19 @@ pub(crate) fn run(conn: &Connection, component: &'static str, steps: &[String]) 
          ) STRICT, WITHOUT ROWID",
     )?;
     let found: usize = conn
-        .query_row("SELECT version FROM schema_versions WHERE component = ?1", [component], |row| row.get(0))
+        .query_row(
+            "SELECT version FROM schema_versions WHERE component = ?1",
+            [component],
+            |row| row.get(0),
+        )
         .optional()?
         .unwrap_or(0);
     if found > steps.len() {
-        return Err(SqliteError::Newer { component, found, known: steps.len() });
+        return Err(SqliteError::Newer {
+            component,
+            found,
+            known: steps.len(),
+        });
     }
     if found == steps.len() {
         return Ok(());

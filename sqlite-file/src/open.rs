@@ -34,12 +34,18 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { synchronous: Synchronous::Full, readers: 2 }
+        Self {
+            synchronous: Synchronous::Full,
+            readers: 2,
+        }
     }
 }
 
 pub(crate) fn writer(path: &Path, synchronous: Synchronous) -> Result<Connection, SqliteError> {
-    let fail = |message: String| SqliteError::Open { path: path.display().to_string(), message };
+    let fail = |message: String| SqliteError::Open {
+        path: path.display().to_string(),
+        message,
+    };
     create_private(path).map_err(|error| fail(error.to_string()))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || -> Result<Connection, rusqlite::Error> {
@@ -82,7 +88,10 @@ pub(crate) fn reader(path: &Path) -> Result<Connection, SqliteError> {
         conn.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
         Ok(conn)
     };
-    open().map_err(|error| SqliteError::Open { path: path.display().to_string(), message: error.to_string() })
+    open().map_err(|error| SqliteError::Open {
+        path: path.display().to_string(),
+        message: error.to_string(),
+    })
 }
 
 /// Creates the file readable by its owner alone, and tightens one that isn't; `-wal` and `-shm` take after it.

@@ -19,7 +19,10 @@ impl Readers {
     pub(crate) fn open(path: &Path, count: usize) -> Result<Self, SqliteError> {
         let count = count.max(1);
         let idle = (0..count).map(|_| open::reader(path)).collect::<Result<_, _>>()?;
-        Ok(Self { idle: Mutex::new(idle), permits: Arc::new(Semaphore::new(count)) })
+        Ok(Self {
+            idle: Mutex::new(idle),
+            permits: Arc::new(Semaphore::new(count)),
+        })
     }
 
     pub(crate) async fn run<T, E, F>(readers: &Arc<Self>, job: F) -> Result<T, E>
@@ -28,7 +31,10 @@ impl Readers {
         T: Send + 'static,
         E: From<SqliteError> + Send + 'static,
     {
-        let permit = Arc::clone(&readers.permits).acquire_owned().await.map_err(|_| SqliteError::Closed)?;
+        let permit = Arc::clone(&readers.permits)
+            .acquire_owned()
+            .await
+            .map_err(|_| SqliteError::Closed)?;
         let readers = Arc::clone(readers);
         tokio::task::spawn_blocking(move || {
             // Held to the end, also when the caller stops waiting: it stands for the connection.
@@ -58,7 +64,10 @@ impl Readers {
 
     fn give_back(&self, conn: Connection) {
         if !self.permits.is_closed() {
-            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);
+            self.idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(conn);
         }
     }
 }

@@ -40,11 +40,16 @@ pub(crate) fn spawn(
         next_checkpoint_bytes: WAL_LIMIT_BYTES,
         batch: Vec::with_capacity(MAX_JOBS_PER_COMMIT),
     };
-    let name = path.file_name().map_or_else(|| "sqlite".into(), |name| name.to_string_lossy().into_owned());
+    let name = path
+        .file_name()
+        .map_or_else(|| "sqlite".into(), |name| name.to_string_lossy().into_owned());
     std::thread::Builder::new()
         .name(format!("write {name}"))
         .spawn(move || writer.run())
-        .map_err(|error| SqliteError::Open { path: path.display().to_string(), message: error.to_string() })
+        .map_err(|error| SqliteError::Open {
+            path: path.display().to_string(),
+            message: error.to_string(),
+        })
 }
 
 struct Writer {
@@ -72,7 +77,10 @@ impl Writer {
 
     /// Runs `first` and whatever else is queued in one transaction, commits, and answers.
     fn transaction(&mut self, first: Box<dyn Job>) {
-        let mut failure = self.execute("BEGIN IMMEDIATE").map_err(|error| SqliteError::commit(&error)).err();
+        let mut failure = self
+            .execute("BEGIN IMMEDIATE")
+            .map_err(|error| SqliteError::commit(&error))
+            .err();
         let mut next = Some(first);
         while let Some(mut job) = next.take() {
             if failure.is_none() {
@@ -84,7 +92,10 @@ impl Writer {
             }
         }
         if failure.is_none() {
-            failure = self.execute("COMMIT").map_err(|error| SqliteError::commit(&error)).err();
+            failure = self
+                .execute("COMMIT")
+                .map_err(|error| SqliteError::commit(&error))
+                .err();
         }
         if let Some(error) = &failure {
             tracing::error!(%error, jobs = self.batch.len(), "a transaction was rolled back");
@@ -146,7 +157,9 @@ impl Writer {
     }
 
     fn bound_wal(&mut self) {
-        let Ok(bytes) = std::fs::metadata(&self.wal).map(|file| file.len()) else { return };
+        let Ok(bytes) = std::fs::metadata(&self.wal).map(|file| file.len()) else {
+            return;
+        };
         if bytes < self.next_checkpoint_bytes {
             return;
         }
@@ -166,7 +179,9 @@ impl Writer {
     /// Copies the WAL into the file and truncates it; `false` when a reader stood in the way.
     fn checkpoint(&self) -> Result<bool, rusqlite::Error> {
         self.conn.busy_timeout(CHECKPOINT_WAIT)?;
-        let busy: Result<bool, _> = self.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        let busy: Result<bool, _> = self
+            .conn
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
         self.conn.busy_timeout(open::BUSY_TIMEOUT)?;
         busy.map(|busy| !busy)
     }
