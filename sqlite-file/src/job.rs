@@ -51,17 +51,14 @@ where
         let Some(work) = self.work.take() else {
             return Ran::Err;
         };
-        match catch_unwind(AssertUnwindSafe(|| work(conn))) {
-            Ok(outcome) => {
-                let ran = if outcome.is_ok() { Ran::Ok } else { Ran::Err };
-                self.outcome = Some(outcome);
-                ran
-            }
-            Err(_) => {
-                self.outcome = Some(Err(SqliteError::Panicked.into()));
-                Ran::Panicked
-            }
-        }
+        let outcome = catch_unwind(AssertUnwindSafe(|| work(conn)));
+        let ran = match &outcome {
+            Ok(Ok(_)) => Ran::Ok,
+            Ok(Err(_)) => Ran::Err,
+            Err(_) => Ran::Panicked,
+        };
+        self.outcome = Some(outcome.unwrap_or_else(|_| Err(SqliteError::Panicked.into())));
+        ran
     }
 
     fn savepoint(&self) -> bool {

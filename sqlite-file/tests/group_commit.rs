@@ -1,5 +1,7 @@
 //! What the writer promises to those who queue jobs.
 
+#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -261,21 +263,21 @@ async fn a_reader_sees_one_snapshot_and_cannot_write() {
     assert!(matches!(refused, Err(SqliteError::Sql { .. })), "{refused:?}");
 
     let (wrote, written) = mpsc::channel();
-    let (began, begun) = tokio::sync::oneshot::channel();
+    let (signal, began) = tokio::sync::oneshot::channel();
     let counts = tokio::spawn({
         let file = file.clone();
         async move {
             file.read(move |conn| {
                 let count = || conn.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
                 let before = count()?;
-                began.send(()).unwrap();
+                signal.send(()).unwrap();
                 written.recv_timeout(Duration::from_secs(10)).unwrap();
                 Ok::<_, SqliteError>((before, count()?))
             })
             .await
         }
     });
-    begun.await.unwrap();
+    began.await.unwrap();
     file.write(|conn| insert(conn, 1)).await.unwrap();
     wrote.send(()).unwrap();
     assert_eq!(counts.await.unwrap(), Ok((0, 0)));
