@@ -1,15 +1,22 @@
 //! What may happen: pure `decide` and `evolve` per aggregate. No I/O, no clock, no randomness, no async.
 
+use std::fmt::Debug;
+
 use event_schemas::{AggregateType, Event};
 
 /// An event-sourced aggregate as OMISYS runs it. The `cqrs_es::Aggregate` impls only forward here.
 ///
 /// Folding the events that `decide` returns with `evolve` gives the next state; nothing else changes it.
-pub trait Decide: cqrs_es::Aggregate<Services = ()> + Clone + PartialEq + std::fmt::Debug + 'static
-where
-    Self::Event: Into<Event> + TryFrom<Event, Error = Event>,
-    Self::Command: Clone + std::fmt::Debug + Send + Sync + 'static,
-    Self::Error: Clone + PartialEq + Send + Sync + 'static,
+pub trait Decide:
+    cqrs_es::Aggregate<
+        Services = (),
+        Event: Into<Event> + TryFrom<Event, Error = Event>,
+        Command: Clone + Debug + Send + Sync + 'static,
+        Error: Clone + PartialEq + Send + Sync + 'static,
+    > + Clone
+    + PartialEq
+    + Debug
+    + 'static
 {
     /// Whose events these are.
     const AGGREGATE_TYPE: AggregateType;
