@@ -1,7 +1,5 @@
 //! What opening and migrating promise.
 
-#![expect(clippy::unwrap_used, reason = "a test stops where it fails")]
-
 use sqlite_file::{Options, SqliteError, SqliteFile};
 
 #[cfg(unix)]
