@@ -1,0 +1,163 @@
+//! Configuration: defaults, then `omisys.toml`, then `OMISYS_<SECTION>__<KEY>`, then flags. Checked at start.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use event_schemas::Currency;
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{Global, Profile};
+use crate::error::CliError;
+
+const DEFAULT_FILE: &str = "omisys.toml";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub profile: Profile,
+    /// Where the embedded profile keeps its files.
+    pub data_dir: PathBuf,
+    #[serde(default)]
+    pub shop: Shop,
+    #[serde(default)]
+    pub server: Server,
+    #[serde(default)]
+    pub gateway: gateway::Config,
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// What is sold under.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shop {
+    /// The one currency, ISO 4217. Fixed by the first event.
+    pub currency: Currency,
+    /// How long an order waits for its payment.
+    pub payment_window_minutes: u32,
+}
+
+impl Default for Shop {
+    fn default() -> Self {
+        Self { currency: Currency::GBP, payment_window_minutes: 30 }
+    }
+}
+
+/// Where the one public door is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    pub listen: SocketAddr,
+    /// How long a stop waits for what is under way, in seconds.
+    pub shutdown_seconds: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), shutdown_seconds: 10 }
+    }
+}
+
+/// What is logged to stderr.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// As in `RUST_LOG`: a level, or levels by module.
+    pub filter: String,
+    /// Structured, for a log collector.
+    pub json: bool,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "warn".to_owned(), json: false }
+    }
+}
+
+impl Config {
+    /// Reads and checks the configuration; an error names the key.
+    pub fn load(global: &Global) -> Result<Self, CliError> {
+        let mut figment = Figment::from(Serialized::default("profile", Profile::Embedded))
+            .merge(Serialized::default("data_dir", "data"));
+        match &global.config {
+            Some(path) if !path.is_file() => {
+                return Err(CliError::usage(
+                    format!("the configuration file {} is not there", path.display()),
+                    "name an existing file with --config, or leave the flag out",
+                ));
+            }
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None => figment = figment.merge(Toml::file_exact(Path::new(DEFAULT_FILE))),
+        }
+        figment = figment.merge(Env::prefixed("OMISYS_").filter(|key| is_config_key(key.as_str())).split("__"));
+        if let Some(profile) = global.profile {
+            figment = figment.merge(Serialized::default("profile", profile));
+        }
+        if let Some(data_dir) = &global.data_dir {
+            figment = figment.merge(Serialized::default("data_dir", data_dir));
+        }
+        let config: Self = figment.extract().map_err(|error| {
+            let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };
+            CliError::usage(
+                format!("the configuration is wrong: {key}{}", error.kind),
+                "mend that key in the file, or in its OMISYS_<SECTION>__<KEY> variable",
+            )
+        })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        let window = self.shop.payment_window_minutes;
+        if !(1..=60 * 24 * 30).contains(&window) {
+            return Err(CliError::usage(
+                format!("the configuration is wrong: shop.payment_window_minutes: {window} is not within 1 to 43200"),
+                "give the minutes an order may wait for its payment",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Test switches such as `OMISYS_TEST_CLUSTER` share the prefix but are no configuration.
+fn is_config_key(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    key == "profile" || key == "data_dir" || key.contains("__")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, CliError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("omisys.toml");
+        std::fs::write(&path, text).unwrap();
+        let global = Global { config: Some(path), profile: None, data_dir: None, json: false, verbose: false };
+        Config::load(&global)
+    }
+
+    #[test]
+    fn the_offending_key_is_named() {
+        for (text, key) in [
+            ("[shop]\npayment_window_minutes = 0", "shop.payment_window_minutes"),
+            ("[shop]\ncurrency = \"XXY\"", "shop.currency"),
+            ("[server]\nlisten = \"nowhere\"", "server.listen"),
+            ("[server]\nport = 1", "port"),
+            ("profile = \"galaxy\"", "profile"),
+        ] {
+            let error = load(text).unwrap_err();
+            assert!(error.usage && error.what.contains(key), "{text}: {}", error.what);
+        }
+    }
+
+    #[test]
+    fn an_empty_file_gives_the_defaults() {
+        let config = load("").unwrap();
+        assert_eq!(config.server.listen.port(), 8080);
+        assert_eq!(config.shop.currency, Currency::GBP);
+    }
+}
