@@ -1,0 +1,81 @@
+//! Which staff and admin tokens are still good. An account's epoch goes up whenever its role, status or password
+//! changes; a token carries the epoch that it was made under.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use event_schemas::{AccountId, Clock, Timestamp};
+use sqlite_file::{SqliteError, SqliteFile};
+use tokio::sync::Mutex;
+
+use crate::accounts;
+
+/// How old the snapshot may be: the longest that a demotion made by another process goes unnoticed.
+const MAX_AGE: Duration = Duration::from_secs(10);
+
+/// The epochs of all active staff and admin accounts, which are few; whoever is not in here is neither.
+pub(crate) struct Epochs {
+    file: SqliteFile,
+    snapshot: RwLock<Snapshot>,
+    /// Held while reading, so that a snapshot never overwrites one read after it.
+    refreshing: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Snapshot {
+    read_at: Option<Timestamp>,
+    epochs: HashMap<AccountId, u64>,
+}
+
+impl Epochs {
+    pub(crate) fn new(file: SqliteFile) -> Self {
+        Self {
+            file,
+            snapshot: RwLock::default(),
+            refreshing: Mutex::new(()),
+        }
+    }
+
+    /// `None` when the snapshot is too old to say; `Some(None)` when the account is no active staff or admin.
+    pub(super) fn get(&self, account: AccountId, now: Timestamp) -> Option<Option<u64>> {
+        let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
+        snapshot
+            .fresh(now)
+            .then(|| snapshot.epochs.get(&account).copied())
+    }
+
+    pub(super) async fn refresh_if_stale(&self, clock: &Clock) -> Result<(), SqliteError> {
+        let _refreshing = self.refreshing.lock().await;
+        if self
+            .snapshot
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .fresh(clock.now())
+        {
+            return Ok(());
+        }
+        self.read(clock.now()).await
+    }
+
+    /// Reads what is committed; call it after every change.
+    pub(crate) async fn refresh(&self, clock: &Clock) -> Result<(), SqliteError> {
+        let _refreshing = self.refreshing.lock().await;
+        self.read(clock.now()).await
+    }
+
+    async fn read(&self, now: Timestamp) -> Result<(), SqliteError> {
+        let epochs = self.file.read(accounts::privileged_epochs).await?;
+        *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Snapshot {
+            read_at: Some(now),
+            epochs,
+        };
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn fresh(&self, now: Timestamp) -> bool {
+        self.read_at.is_some_and(|read_at| now <= read_at + MAX_AGE)
+    }
+}
