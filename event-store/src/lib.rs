@@ -1,1 +1,25 @@
+//! The log, which is OMISYS's only source of truth, and the executor, the only way for commands to write to it.
+//!
+//! * [`Log`] opens the log and reads it: by stream, by position, and as it grows.
+//! * [`Journal`] appends: all of an append or nothing of it, with its receipt, under the version it was decided on.
+//! * [`Executor`] runs commands on aggregates in memory and hands the events to the journal without waiting.
+//!
+//! What makes speculation safe is the [`Chain`]: commands are decided on the state that earlier, not yet durable
+//! appends will leave. When one of those fails, the journal refuses every later append of its chain, until the
+//! executor has reloaded and begun a new chain. A stale cache may cost time, never an answer.
 
+mod chain;
+mod command;
+mod entry;
+mod error;
+mod executor;
+mod journal;
+mod log;
+
+pub use chain::Chain;
+pub use command::{CommandRequest, Fingerprint, Fingerprints, Receipt};
+pub use entry::{LogEntry, RawEvent, UnreadableEvent, UnreadableReason};
+pub use error::{AccessError, ExecuteError, FindReceiptError, ReadError, Unavailable};
+pub use executor::{Executor, ExecutorOptions, PendingReceipt};
+pub use journal::{Append, AppendOutcome, Journal, Settle, SettleOutcome, StoredReceipt};
+pub use log::{Log, LogOptions};
