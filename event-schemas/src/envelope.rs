@@ -24,7 +24,13 @@ pub enum AggregateType {
 
 impl AggregateType {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Product, Self::Inventory, Self::Cart, Self::Order, Self::Payment];
+    pub const ALL: [Self; 5] = [
+        Self::Product,
+        Self::Inventory,
+        Self::Cart,
+        Self::Order,
+        Self::Payment,
+    ];
 
     /// The name in the log, in ids and in topics.
     pub const fn as_str(self) -> &'static str {
@@ -56,7 +62,9 @@ impl FromStr for AggregateType {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or(ParseEnvelopeError("one of product, inventory, cart, order, payment"))
+            .ok_or(ParseEnvelopeError(
+                "one of product, inventory, cart, order, payment",
+            ))
     }
 }
 
@@ -94,7 +102,10 @@ pub struct StreamId {
 impl StreamId {
     /// The stream of the aggregate `id` of type `aggregate_type`.
     pub fn new(aggregate_type: AggregateType, id: impl Into<AggregateId>) -> Self {
-        Self { aggregate_type, aggregate_id: id.into() }
+        Self {
+            aggregate_type,
+            aggregate_id: id.into(),
+        }
     }
 }
 
@@ -173,9 +184,17 @@ impl FromStr for EventId {
     type Err = ParseEnvelopeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const FORM: ParseEnvelopeError = ParseEnvelopeError("<type>/<id>/<sequence>, such as inventory/MUG-1/3");
+        const FORM: ParseEnvelopeError =
+            ParseEnvelopeError("<type>/<id>/<sequence>, such as inventory/MUG-1/3");
         let (stream, version) = text.rsplit_once('/').ok_or(FORM)?;
-        Ok(Self { stream: stream.parse()?, version: Version(version.parse().map_err(|_| FORM)?) })
+        // One spelling an event: neither `+3` nor `03`, and sequences begin at 1.
+        if version.starts_with(['+', '0']) {
+            return Err(FORM);
+        }
+        Ok(Self {
+            stream: stream.parse()?,
+            version: Version(version.parse().map_err(|_| FORM)?),
+        })
     }
 }
 
@@ -190,7 +209,10 @@ pub struct Actor {
 impl Actor {
     /// The part of the system named `name` (a policy, a timer, a worker, the importer).
     pub fn system(name: &str) -> Self {
-        Self { kind: ActorKind::System, id: name.into() }
+        Self {
+            kind: ActorKind::System,
+            id: name.into(),
+        }
     }
 }
 
@@ -240,6 +262,9 @@ pub struct RecordedEvent {
 impl RecordedEvent {
     /// The event's id.
     pub fn id(&self) -> EventId {
-        EventId { stream: self.stream.clone(), version: self.version }
+        EventId {
+            stream: self.stream.clone(),
+            version: self.version,
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The sum of all events, and how a stored one is read back.
 
-use serde::de::DeserializeOwned;
+use std::cmp::Ordering;
+
+use serde::de::{DeserializeOwned, Error as _};
 use serde_json::Value;
 
 use crate::cart::CartEvent;
@@ -132,8 +134,11 @@ impl Event {
 pub enum DecodeError {
     /// Written by a newer binary: no poison, the reader must be upgraded.
     #[error("{event_type} {event_version} is newer than this binary: upgrade")]
-    Newer { event_type: String, event_version: String },
-    /// The payload does not fit its type: poison.
+    Newer {
+        event_type: String,
+        event_version: String,
+    },
+    /// The payload does not fit its type, or no upcaster leads from its version to the current one: poison.
     #[error("the payload of {event_type} {event_version} does not fit its schema")]
     Malformed {
         event_type: String,
@@ -161,14 +166,11 @@ pub fn decode(
     payload: &str,
     upcasters: &Upcasters,
 ) -> Result<Event, DecodeError> {
-    let malformed = |source| DecodeError::Malformed {
-        event_type: event_type.to_owned(),
-        event_version: event_version.to_owned(),
-        source,
-    };
+    let malformed = |source| malformed(event_type, event_version, source);
     // The common case by far: no detour through a JSON tree.
     if known_types(aggregate_type).contains(&(event_type, event_version)) {
-        return from_text(aggregate_type, payload).map_err(malformed);
+        let event = from_text(aggregate_type, payload).map_err(malformed)?;
+        return named(event, event_type).map_err(malformed);
     }
     let value = serde_json::from_str(payload).map_err(malformed)?;
     decode_value(aggregate_type, event_type, event_version, value, upcasters)
@@ -182,18 +184,50 @@ pub fn decode_value(
     payload: Value,
     upcasters: &Upcasters,
 ) -> Result<Event, DecodeError> {
+    let malformed = |source| malformed(event_type, event_version, source);
     let upcast = upcasters.upcast(event_type, event_version, payload);
-    let newer = || DecodeError::Newer { event_type: event_type.to_owned(), event_version: event_version.to_owned() };
-    let (_, current) =
-        known_types(aggregate_type).iter().find(|(name, _)| *name == upcast.event_type).ok_or_else(newer)?;
-    if SchemaVersion::parse(&upcast.event_version) > SchemaVersion::parse(current) {
-        return Err(newer());
+    let newer = || DecodeError::Newer {
+        event_type: event_type.to_owned(),
+        event_version: event_version.to_owned(),
+    };
+    let (_, current) = known_types(aggregate_type)
+        .iter()
+        .find(|(name, _)| *name == upcast.event_type)
+        .ok_or_else(newer)?;
+    match SchemaVersion::parse(&upcast.event_version).cmp(&SchemaVersion::parse(current)) {
+        Ordering::Greater => return Err(newer()),
+        // An older payload that happens to fit may still mean something else now: only a step may say what.
+        Ordering::Less => {
+            let stuck = format!(
+                "no upcaster leads from {} {}",
+                upcast.event_type, upcast.event_version
+            );
+            return Err(malformed(serde_json::Error::custom(stuck)));
+        }
+        Ordering::Equal => {}
     }
-    from_value(aggregate_type, upcast.payload).map_err(|source| DecodeError::Malformed {
+    let event = from_value(aggregate_type, upcast.payload).map_err(malformed)?;
+    named(event, &upcast.event_type).map_err(malformed)
+}
+
+fn malformed(event_type: &str, event_version: &str, source: serde_json::Error) -> DecodeError {
+    DecodeError::Malformed {
         event_type: event_type.to_owned(),
         event_version: event_version.to_owned(),
         source,
-    })
+    }
+}
+
+/// The payload names its type itself; a row whose column says otherwise must not be folded as either.
+fn named(event: Event, event_type: &str) -> serde_json::Result<Event> {
+    if event.name() == event_type {
+        Ok(event)
+    } else {
+        Err(serde_json::Error::custom(format!(
+            "the payload is of {}, the event of {event_type}",
+            event.name()
+        )))
+    }
 }
 
 fn from_text(aggregate_type: AggregateType, payload: &str) -> serde_json::Result<Event> {

@@ -125,10 +125,21 @@ impl CommandId {
     }
 
     /// The id of a policy's command. `ordinal` tells apart commands of one policy to one target from one event.
-    pub fn for_policy(event: &EventId, policy: &str, command: &str, target: &AggregateId, ordinal: u32) -> Self {
+    pub fn for_policy(
+        event: &EventId,
+        policy: &str,
+        command: &str,
+        target: &AggregateId,
+        ordinal: u32,
+    ) -> Self {
         let event = event.to_string();
-        let parts: [&[u8]; 5] =
-            [event.as_bytes(), policy.as_bytes(), command.as_bytes(), target.as_str().as_bytes(), &ordinal.to_be_bytes()];
+        let parts: [&[u8]; 5] = [
+            event.as_bytes(),
+            policy.as_bytes(),
+            command.as_bytes(),
+            target.as_str().as_bytes(),
+            &ordinal.to_be_bytes(),
+        ];
         Self(derive_uuid("omisys/command/policy", &parts))
     }
 }
@@ -162,7 +173,10 @@ impl OrderId {
 
     /// The order of a cart's check-out; `attempt` counts from 1.
     pub fn for_checkout(cart: CartId, attempt: u32) -> Self {
-        Self(derive_uuid("omisys/order/checkout", &[cart.0.as_bytes(), &attempt.to_be_bytes()]))
+        Self(derive_uuid(
+            "omisys/order/checkout",
+            &[cart.0.as_bytes(), &attempt.to_be_bytes()],
+        ))
     }
 }
 

@@ -23,20 +23,20 @@ pub use cart::{CartCheckedOut, CartEvent, CartLine};
 pub use classification::{CLASSIFICATION, DataClass, FieldClass};
 pub use cqrs_es::DomainEvent;
 pub use envelope::{
-    Actor, ActorKind, AggregateId, AggregateType, EventId, LogIdentity, Metadata, Position, RecordedEvent,
-    StreamId, Version,
+    Actor, ActorKind, AggregateId, AggregateType, EventId, LogIdentity, Metadata, ParseEnvelopeError,
+    Position, RecordedEvent, StreamId, Version,
 };
 pub use event::{DecodeError, Event, decode, decode_value};
 pub use ids::{
-    AccountId, CartId, CommandId, CorrelationId, CustomerId, OrderId, ParseIdError, PaymentId, ProductId, RefundId,
-    ReturnId, ShipmentId, derive_uuid,
+    AccountId, CartId, CommandId, CorrelationId, CustomerId, OrderId, ParseIdError, PaymentId, ProductId,
+    RefundId, ReturnId, ShipmentId, derive_uuid,
 };
 pub use inventory::{InventoryEvent, ReleaseReason, ReturnCondition};
 pub use iso_currency::Currency;
 pub use money::{Money, MoneyError};
 pub use order::{
-    CancelReason, LineQuantity, OrderEvent, OrderLine, OrderPlaced, OrderStage, ReturnedLine, ShippingCharge, Tax,
-    Totals,
+    CancelReason, LineQuantity, OrderEvent, OrderLine, OrderPlaced, OrderStage, ReturnedLine, ShippingCharge,
+    Tax, Totals,
 };
 pub use payment::{Anomaly, PaymentEvent, PaymentMethod};
 pub use product::{ProductDetails, ProductEvent, ProductOption};

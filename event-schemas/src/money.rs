@@ -1,5 +1,7 @@
 //! Money as integer minor units with a currency. No floats, no implicit conversion, checked arithmetic.
 
+use std::num::NonZeroU128;
+
 use iso_currency::Currency;
 use serde::{Deserialize, Serialize};
 
@@ -78,18 +80,33 @@ impl Money {
     /// The sum, in the one currency of both.
     pub fn checked_add(self, other: Self) -> Result<Self, MoneyError> {
         self.same_currency(other)?;
-        Self::new(self.amount.checked_add(other.amount).ok_or(MoneyError::OutOfRange)?, self.currency)
+        Self::new(
+            self.amount
+                .checked_add(other.amount)
+                .ok_or(MoneyError::OutOfRange)?,
+            self.currency,
+        )
     }
 
     /// The difference, in the one currency of both.
     pub fn checked_sub(self, other: Self) -> Result<Self, MoneyError> {
         self.same_currency(other)?;
-        Self::new(self.amount.checked_sub(other.amount).ok_or(MoneyError::OutOfRange)?, self.currency)
+        Self::new(
+            self.amount
+                .checked_sub(other.amount)
+                .ok_or(MoneyError::OutOfRange)?,
+            self.currency,
+        )
     }
 
     /// The price of `quantity` units.
     pub fn checked_mul(self, quantity: u32) -> Result<Self, MoneyError> {
-        Self::new(self.amount.checked_mul(i64::from(quantity)).ok_or(MoneyError::OutOfRange)?, self.currency)
+        Self::new(
+            self.amount
+                .checked_mul(i64::from(quantity))
+                .ok_or(MoneyError::OutOfRange)?,
+            self.currency,
+        )
     }
 
     /// `amount · numerator / denominator`, rounded half to even (the rule for one line's share or tax).
@@ -113,15 +130,12 @@ impl Money {
     /// Splits into shares proportional to `weights` that add up exactly, by largest remainder (ties to the earlier share).
     /// All weights zero gives everything to the first share; no weights gives no shares.
     pub fn split(self, weights: &[u64]) -> Result<Vec<Self>, MoneyError> {
-        let total: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
         if weights.is_empty() {
             return Ok(Vec::new());
         }
         let magnitude = u128::from(self.amount.unsigned_abs());
         let mut shares: Vec<u128> = vec![0; weights.len()];
-        if total == 0 {
-            shares[0] = magnitude;
-        } else {
+        if let Some(total) = NonZeroU128::new(weights.iter().map(|weight| u128::from(*weight)).sum()) {
             let mut remainders = Vec::with_capacity(weights.len());
             for (index, weight) in weights.iter().enumerate() {
                 let product = magnitude * u128::from(*weight);
@@ -130,9 +144,14 @@ impl Money {
             }
             let left = magnitude - shares.iter().sum::<u128>();
             remainders.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-            for (_, index) in remainders.into_iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
+            for (_, index) in remainders
+                .into_iter()
+                .take(usize::try_from(left).unwrap_or(usize::MAX))
+            {
                 shares[index] += 1;
             }
+        } else {
+            shares[0] = magnitude;
         }
         let sign = self.amount.signum();
         shares
@@ -145,7 +164,11 @@ impl Money {
     }
 
     fn same_currency(self, other: Self) -> Result<(), MoneyError> {
-        if self.currency == other.currency { Ok(()) } else { Err(MoneyError::CurrencyMismatch) }
+        if self.currency == other.currency {
+            Ok(())
+        } else {
+            Err(MoneyError::CurrencyMismatch)
+        }
     }
 }
 
@@ -160,7 +183,13 @@ impl std::fmt::Display for Money {
             write!(f, "{sign}{magnitude} {}", self.currency.code())
         } else {
             let width = digits as usize;
-            write!(f, "{sign}{}.{:0width$} {}", magnitude / unit, magnitude % unit, self.currency.code())
+            write!(
+                f,
+                "{sign}{}.{:0width$} {}",
+                magnitude / unit,
+                magnitude % unit,
+                self.currency.code()
+            )
         }
     }
 }

@@ -24,13 +24,25 @@ pub struct PaymentMethod {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Anomaly {
-    AmountMismatch { expected: Money, reported: Money },
-    CurrencyMismatch { expected: Money, reported: Money },
-    OrderMismatch { reported: OrderId },
+    AmountMismatch {
+        expected: Money,
+        reported: Money,
+    },
+    CurrencyMismatch {
+        expected: Money,
+        reported: Money,
+    },
+    OrderMismatch {
+        reported: OrderId,
+    },
     /// The provider reports an attempt that was never made.
-    UnknownAttempt { reported: u32 },
+    UnknownAttempt {
+        reported: u32,
+    },
     /// The provider reports a refund that was never requested.
-    UnknownRefund { reported: RefundId },
+    UnknownRefund {
+        reported: RefundId,
+    },
 }
 
 /// What can have happened to a payment.

@@ -17,7 +17,10 @@ pub enum Clock {
 
 impl Clock {
     /// Now, in whole microseconds: what every store keeps without loss.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the machine's clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that reads the machine's clock"
+    )]
     pub fn now(&self) -> Timestamp {
         let micros = match self {
             Self::System => Timestamp::now().as_microsecond(),
@@ -36,7 +39,9 @@ pub struct ManualClock {
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
-        Self { micros: Arc::new(AtomicI64::new(start.as_microsecond())) }
+        Self {
+            micros: Arc::new(AtomicI64::new(start.as_microsecond())),
+        }
     }
 
     /// Moves the clock forward.

@@ -52,18 +52,29 @@ impl Upcasters {
         to: &'static str,
         upcast: UpcastFn,
     ) -> Self {
-        self.steps.push(Step { event_type, from, to_type, to, upcast });
+        self.steps.push(Step {
+            event_type,
+            from,
+            to_type,
+            to,
+            upcast,
+        });
         self
     }
 
     /// Follows the steps from the stored version as far as they lead.
     pub(crate) fn upcast(&self, event_type: &str, event_version: &str, payload: Value) -> Upcast {
-        let mut now =
-            Upcast { event_type: event_type.to_owned(), event_version: event_version.to_owned(), payload };
+        let mut now = Upcast {
+            event_type: event_type.to_owned(),
+            event_version: event_version.to_owned(),
+            payload,
+        };
         // Bounded by the number of steps: a registry with a cycle must not hang a reader.
         for _ in 0..self.steps.len() {
-            let step =
-                self.steps.iter().find(|step| step.event_type == now.event_type && step.from == now.event_version);
+            let step = self
+                .steps
+                .iter()
+                .find(|step| step.event_type == now.event_type && step.from == now.event_version);
             let Some(step) = step else { break };
             now = Upcast {
                 event_type: step.to_type.to_owned(),

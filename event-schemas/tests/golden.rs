@@ -1,0 +1,124 @@
+//! The golden files are the log's format. They are never deleted; a new version adds a file.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use event_schemas::{
+    AggregateType, CartEvent, Event, InventoryEvent, OrderEvent, PaymentEvent, ProductEvent, Upcasters,
+    decode,
+};
+use serde_json::Value;
+
+/// Set it (to anything) to write the files that are missing. A file that is there is never overwritten.
+const WRITE_MISSING: &str = "OMISYS_WRITE_GOLDEN";
+
+fn folder(aggregate_type: AggregateType) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(aggregate_type.as_str())
+}
+
+fn types(aggregate_type: AggregateType) -> &'static [(&'static str, &'static str)] {
+    match aggregate_type {
+        AggregateType::Product => ProductEvent::TYPES,
+        AggregateType::Inventory => InventoryEvent::TYPES,
+        AggregateType::Cart => CartEvent::TYPES,
+        AggregateType::Order => OrderEvent::TYPES,
+        AggregateType::Payment => PaymentEvent::TYPES,
+    }
+}
+
+/// The golden text of one event type: its examples as a JSON array, one a line, exactly as the log holds them.
+fn golden_text(examples: &[Event]) -> String {
+    let lines: Vec<String> = examples.iter().map(|event| event.to_json().unwrap()).collect();
+    format!("[\n{}\n]\n", lines.join(",\n"))
+}
+
+fn by_type() -> BTreeMap<(AggregateType, &'static str, &'static str), Vec<Event>> {
+    let mut by_type: BTreeMap<_, Vec<Event>> = BTreeMap::new();
+    for event in common::examples() {
+        by_type
+            .entry((event.aggregate_type(), event.name(), event.schema_version()))
+            .or_default()
+            .push(event);
+    }
+    by_type
+}
+
+#[test]
+fn every_event_type_has_examples_and_no_name_is_used_twice() {
+    let known = by_type();
+    let mut names = BTreeSet::new();
+    for aggregate_type in AggregateType::ALL {
+        for (name, version) in types(aggregate_type) {
+            assert!(
+                known.contains_key(&(aggregate_type, name, version)),
+                "{name} {version} has no example"
+            );
+            assert!(names.insert(name), "{name} is the name of two events");
+        }
+    }
+}
+
+#[test]
+fn what_is_written_today_equals_the_golden_files() {
+    for ((aggregate_type, name, version), events) in by_type() {
+        let path = folder(aggregate_type).join(format!("{name}-{version}.json"));
+        if !path.exists() && std::env::var_os(WRITE_MISSING).is_some() {
+            fs::create_dir_all(folder(aggregate_type)).unwrap();
+            fs::write(&path, golden_text(&events)).unwrap();
+        }
+        let golden = fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; set {WRITE_MISSING}=1 to write it", path.display()));
+        assert_eq!(
+            golden_text(&events),
+            golden,
+            "{name} {version} is written otherwise than its golden file says: give it a new version and an upcaster"
+        );
+    }
+}
+
+#[test]
+fn every_golden_file_ever_written_still_decodes() {
+    let upcasters = Upcasters::shipped();
+    let current = by_type();
+    let mut files = 0;
+    for aggregate_type in AggregateType::ALL {
+        for entry in fs::read_dir(folder(aggregate_type)).unwrap() {
+            let path = entry.unwrap().path();
+            let (name, version) = path
+                .file_stem()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .split_once('-')
+                .unwrap();
+            let payloads: Vec<Value> = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+            assert!(!payloads.is_empty(), "{} holds no example", path.display());
+            let decoded: Vec<Event> = payloads
+                .iter()
+                .map(|payload| {
+                    decode(aggregate_type, name, version, &payload.to_string(), &upcasters)
+                        .unwrap_or_else(|error| panic!("{}: {error}: {:?}", path.display(), error))
+                })
+                .collect();
+            if let Some(events) = current.iter().find(|(key, _)| (key.1, key.2) == (name, version)) {
+                assert_eq!(&decoded, events.1, "{}", path.display());
+            }
+            files += 1;
+        }
+    }
+    assert!(
+        files >= current.len(),
+        "{files} golden files for {} event types",
+        current.len()
+    );
+}
