@@ -1,0 +1,633 @@
+//! A payment provider for demonstrations, imports and tests. It has a store of its own, `sandbox.db`, as a real provider
+//! would: what it charged is there whatever becomes of our log, so the two can be compared.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use event_schemas::{Clock, Code, Currency, Money, OrderId, PaymentId, ProviderRef, Timestamp, derive_uuid};
+use sqlite_file::rusqlite::{OptionalExtension as _, Row};
+use sqlite_file::{Connection, Options, SqliteError, SqliteFile, Synchronous};
+
+use super::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
+
+/// The payment tokens, in the manner of test cards. Any other token is declined as `unknown-token`.
+pub mod token {
+    /// Authorizes and captures at once.
+    pub const OK: &str = "tok_ok";
+    /// Is declined when it is authorized, as `card-declined`.
+    pub const DECLINED: &str = "tok_declined";
+    /// Is authorized, and declined when it is captured, as `insufficient-funds`.
+    pub const INSUFFICIENT_FUNDS: &str = "tok_insufficient_funds";
+    /// Authorizes only after [`super::SandboxOptions::slow`]; until then the answer is "in progress".
+    pub const SLOW: &str = "tok_slow";
+    /// Authorizes and captures, but the first answer to each is lost: the caller sees a time-out and has to ask.
+    pub const TIMEOUT_THEN_OK: &str = "tok_timeout_then_ok";
+    /// Is authorized; the capture looks declined (`processing-error`), but the money is taken, and the provider reports
+    /// the capture after [`super::SandboxOptions::late`].
+    pub const CAPTURED_LATE: &str = "tok_captured_late";
+}
+
+const STEPS: &[&str] = &["CREATE TABLE operations (
+     key TEXT NOT NULL PRIMARY KEY,
+     payment_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     operation TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     currency TEXT NOT NULL,
+     token TEXT NOT NULL,
+     outcome TEXT NOT NULL,
+     code TEXT,
+     provider_ref TEXT NOT NULL,
+     ready_at INTEGER NOT NULL
+ ) STRICT, WITHOUT ROWID;
+ CREATE TABLE charges (
+     payment_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     provider_ref TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     currency TEXT NOT NULL,
+     PRIMARY KEY (payment_id, attempt)
+ ) STRICT, WITHOUT ROWID;
+ CREATE TABLE refunds (
+     payment_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     provider_ref TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     PRIMARY KEY (payment_id, attempt, provider_ref)
+ ) STRICT, WITHOUT ROWID;
+ CREATE TABLE reports (
+     id INTEGER PRIMARY KEY,
+     due_at INTEGER NOT NULL,
+     payment_id TEXT NOT NULL,
+     order_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     provider_ref TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     currency TEXT NOT NULL
+ ) STRICT;
+ CREATE INDEX reports_by_due ON reports (due_at)"];
+
+/// How long the sandbox takes where a token says that it does.
+#[derive(Debug, Clone, Copy)]
+pub struct SandboxOptions {
+    /// From a session's request with `tok_slow` to its authorization.
+    pub slow: Duration,
+    /// From a capture with `tok_captured_late` to its report.
+    pub late: Duration,
+}
+
+impl Default for SandboxOptions {
+    fn default() -> Self {
+        Self {
+            slow: Duration::from_secs(2),
+            late: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a test makes the next call of an operation do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SandboxFault {
+    /// The call does not arrive: nothing happens.
+    Down,
+    /// The call is carried out and the answer is lost.
+    LostAnswer,
+    /// The call is declined with this code.
+    Decline(Code),
+}
+
+/// The sandbox. Clones share its store.
+#[derive(Debug, Clone)]
+pub struct SandboxProvider {
+    file: SqliteFile,
+    clock: Clock,
+    options: SandboxOptions,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Microseconds since the epoch; `i64::MAX` if no report is to come.
+    next_report_at: AtomicI64,
+    calls: AtomicU64,
+    faults: Mutex<VecDeque<(&'static str, SandboxFault)>>,
+}
+
+impl SandboxProvider {
+    /// Opens or creates the sandbox's store at `path`. Blocks; meant for start-up.
+    pub fn open(path: impl AsRef<Path>, clock: Clock, options: SandboxOptions) -> Result<Self, SqliteError> {
+        // It outlives a killed process; no machine's power loss needs to be survived by pretended money.
+        let file = SqliteFile::open(
+            path,
+            Options {
+                synchronous: Synchronous::Normal,
+                readers: 1,
+            },
+        )?;
+        file.migrate("sandbox", STEPS)?;
+        let shared = Shared {
+            // Due at once: the first question finds out what there is.
+            next_report_at: AtomicI64::new(0),
+            calls: AtomicU64::new(0),
+            faults: Mutex::default(),
+        };
+        Ok(Self {
+            file,
+            clock,
+            options,
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// How many calls that may move money or set it aside were made; look-ups are not counted.
+    pub fn calls(&self) -> u64 {
+        self.shared.calls.load(Ordering::SeqCst)
+    }
+
+    /// Minor units that were taken for `payment`, over all attempts.
+    pub async fn charged(&self, payment: PaymentId) -> Result<i64, SqliteError> {
+        self.sum(
+            "SELECT coalesce(sum(amount), 0) FROM charges WHERE payment_id = ?1",
+            payment,
+        )
+        .await
+    }
+
+    /// Minor units that were given back for `payment`, over all attempts.
+    pub async fn refunded(&self, payment: PaymentId) -> Result<i64, SqliteError> {
+        self.sum(
+            "SELECT coalesce(sum(amount), 0) FROM refunds WHERE payment_id = ?1",
+            payment,
+        )
+        .await
+    }
+
+    async fn sum(&self, sql: &'static str, payment: PaymentId) -> Result<i64, SqliteError> {
+        self.file
+            .read(move |conn| {
+                Ok(conn
+                    .prepare_cached(sql)?
+                    .query_row([payment.to_string()], |row| row.get(0))?)
+            })
+            .await
+    }
+
+    /// Makes the next call of `operation` (`session`, `capture`, `void`, `refund` or `lookup`) fail: for tests.
+    pub fn fail_next(&self, operation: &'static str, fault: SandboxFault) {
+        self.shared
+            .faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back((operation, fault));
+    }
+
+    fn fault(&self, operation: &'static str) -> Option<SandboxFault> {
+        let mut faults = self.shared.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let index = faults.iter().position(|(at, _)| *at == operation)?;
+        faults.remove(index).map(|(_, fault)| fault)
+    }
+
+    pub(super) async fn session(&self, request: Request) -> Result<Outcome, ProviderError> {
+        let Some(token) = &request.token else {
+            return Err(ProviderError::Misused("a session needs a token"));
+        };
+        let token = token.expose().to_owned();
+        let slow = self.options.slow;
+        self.carry_out("session", request, move |_, now, _| {
+            let outcome = match token.as_str() {
+                token::OK | token::INSUFFICIENT_FUNDS | token::TIMEOUT_THEN_OK | token::CAPTURED_LATE => {
+                    AUTHORIZED
+                }
+                token::SLOW => Decision {
+                    ready_at: after(now, slow),
+                    ..AUTHORIZED
+                },
+                token::DECLINED => declined("card-declined"),
+                _ => declined("unknown-token"),
+            };
+            Ok(Decision {
+                lost_answer: token == token::TIMEOUT_THEN_OK,
+                token: Some(token),
+                ..outcome
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn capture(&self, request: Request) -> Result<Outcome, ProviderError> {
+        let late = self.options.late;
+        let shared = Arc::clone(&self.shared);
+        self.carry_out("capture", request, move |conn, now, request| {
+            let key = request.key;
+            let session = authorized_session(conn, key)?;
+            if session.amount < request.amount.amount()
+                || session.currency != request.amount.currency().code()
+            {
+                return Err(ProviderError::Misused("a capture beyond what was authorized"));
+            }
+            if stored(
+                conn,
+                &IdempotencyKey {
+                    operation: Operation::Void,
+                    ..key
+                },
+            )?
+            .is_some_and(|void| void.outcome == "voided")
+            {
+                return Ok(declined("voided"));
+            }
+            if session.token == token::INSUFFICIENT_FUNDS {
+                return Ok(declined("insufficient-funds"));
+            }
+            let provider_ref = reference(&key);
+            charge(conn, &key, request.amount, &provider_ref)?;
+            Ok(match session.token.as_str() {
+                token::CAPTURED_LATE => {
+                    let due_at = after(now, late);
+                    report(conn, due_at, request, &provider_ref)?;
+                    shared.next_report_at.fetch_min(due_at, Ordering::SeqCst);
+                    declined("processing-error")
+                }
+                token::TIMEOUT_THEN_OK => Decision {
+                    lost_answer: true,
+                    ..Decision::now("captured")
+                },
+                _ => Decision::now("captured"),
+            })
+        })
+        .await
+    }
+
+    pub(super) async fn void(&self, request: Request) -> Result<Outcome, ProviderError> {
+        self.carry_out("void", request, |conn, _, request| {
+            authorized_session(conn, request.key)?;
+            let charged = conn
+                .prepare_cached("SELECT 1 FROM charges WHERE payment_id = ?1 AND attempt = ?2")?
+                .exists((request.key.payment.to_string(), request.key.attempt))?;
+            Ok(Decision::now(if charged { "captured" } else { "voided" }))
+        })
+        .await
+    }
+
+    pub(super) async fn refund(&self, request: Request) -> Result<Outcome, ProviderError> {
+        self.carry_out("refund", request, |conn, _, request| {
+            let IdempotencyKey { payment, attempt, .. } = request.key;
+            let left: i64 = conn
+                .prepare_cached(
+                    "SELECT coalesce((SELECT sum(amount) FROM charges WHERE payment_id = ?1 AND attempt = ?2), 0)
+                          - coalesce((SELECT sum(amount) FROM refunds WHERE payment_id = ?1 AND attempt = ?2), 0)",
+                )?
+                .query_row((payment.to_string(), attempt), |row| row.get(0))?;
+            if request.amount.amount() > left {
+                return Ok(declined("refund-exceeds-charge"));
+            }
+            conn.prepare_cached(
+                "INSERT INTO refunds (payment_id, attempt, provider_ref, amount) VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute((payment.to_string(), attempt, reference(&request.key), request.amount.amount()))?;
+            Ok(Decision::now("refunded"))
+        })
+        .await
+    }
+
+    pub(super) async fn lookup(&self, key: IdempotencyKey) -> Result<Option<Outcome>, ProviderError> {
+        if self.fault("lookup").is_some() {
+            return Err(ProviderError::Down);
+        }
+        let now = self.clock.now();
+        self.file
+            .read(move |conn| stored(conn, &key)?.map(|stored| stored.outcome(now)).transpose())
+            .await
+    }
+
+    pub(super) async fn reports(&self, max: usize) -> Result<Vec<Report>, ProviderError> {
+        let now = self.clock.now().as_microsecond();
+        self.file
+            .read(move |conn| {
+                let mut select = conn.prepare_cached(
+                    "SELECT id, payment_id, order_id, attempt, provider_ref, amount, currency FROM reports
+                     WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
+                )?;
+                let mut rows = select.query((now, max))?;
+                let mut reports = Vec::new();
+                while let Some(row) = rows.next()? {
+                    reports.push(report_from(row)?);
+                }
+                Ok(reports)
+            })
+            .await
+    }
+
+    pub(super) async fn acknowledge(&self, id: i64) -> Result<(), ProviderError> {
+        self.file
+            .write(move |conn| {
+                conn.prepare_cached("DELETE FROM reports WHERE id = ?1")?
+                    .execute([id])?;
+                Ok::<_, ProviderError>(())
+            })
+            .await?;
+        // Stale now; whoever asks next looks.
+        self.shared.next_report_at.store(0, Ordering::SeqCst);
+        Ok(())
+    }
+
+    pub(super) async fn next_report_at(&self) -> Result<Option<Timestamp>, ProviderError> {
+        let known = self.shared.next_report_at.load(Ordering::SeqCst);
+        let micros = if known == 0 {
+            let found = self
+                .file
+                .read(|conn| {
+                    let mut select = conn.prepare_cached("SELECT min(due_at) FROM reports")?;
+                    Ok::<_, ProviderError>(select.query_row([], |row| row.get::<_, Option<i64>>(0))?)
+                })
+                .await?
+                .unwrap_or(i64::MAX);
+            // A report that was added meanwhile has lowered the value below what was found.
+            let _ = self
+                .shared
+                .next_report_at
+                .compare_exchange(0, found, Ordering::SeqCst, Ordering::SeqCst);
+            found
+        } else {
+            known
+        };
+        Ok(if micros == i64::MAX {
+            None
+        } else {
+            Timestamp::from_microsecond(micros).ok()
+        })
+    }
+
+    /// Carries out `request` once: a key that is known gets its first outcome.
+    async fn carry_out(
+        &self,
+        operation: &'static str,
+        request: Request,
+        decide: impl FnOnce(&Connection, Timestamp, &Request) -> Result<Decision, ProviderError> + Send + 'static,
+    ) -> Result<Outcome, ProviderError> {
+        self.shared.calls.fetch_add(1, Ordering::SeqCst);
+        let fault = self.fault(operation);
+        if fault == Some(SandboxFault::Down) {
+            return Err(ProviderError::Down);
+        }
+        let lose_answer = fault == Some(SandboxFault::LostAnswer);
+        let now = self.clock.now();
+        let (answer, lost_by_token): (_, bool) = self
+            .file
+            .write(move |conn| {
+                if let Some(stored) = stored(conn, &request.key)? {
+                    return Ok::<_, ProviderError>((stored.outcome(now)?, false));
+                }
+                let decision = match fault {
+                    Some(SandboxFault::Decline(code)) => Decision {
+                        code: Some(code),
+                        ..Decision::now("declined")
+                    },
+                    _ => decide(conn, now, &request)?,
+                };
+                let stored = insert(conn, operation, &request, &decision)?;
+                Ok((stored.outcome(now)?, decision.lost_answer))
+            })
+            .await?;
+        if lost_by_token || lose_answer {
+            Err(ProviderError::Unknown)
+        } else {
+            Ok(answer)
+        }
+    }
+}
+
+/// What a first call comes to.
+struct Decision {
+    outcome: &'static str,
+    code: Option<Code>,
+    token: Option<String>,
+    /// Microseconds; 0 for at once.
+    ready_at: i64,
+    lost_answer: bool,
+}
+
+impl Decision {
+    const fn now(outcome: &'static str) -> Self {
+        Self {
+            outcome,
+            code: None,
+            token: None,
+            ready_at: 0,
+            lost_answer: false,
+        }
+    }
+}
+
+const AUTHORIZED: Decision = Decision::now("authorized");
+
+fn declined(code: &str) -> Decision {
+    Decision {
+        code: Code::new(code).ok(),
+        ..Decision::now("declined")
+    }
+}
+
+/// A row of `operations`.
+struct Stored {
+    outcome: String,
+    code: Option<String>,
+    provider_ref: String,
+    amount: i64,
+    currency: String,
+    token: String,
+    ready_at: i64,
+}
+
+impl Stored {
+    fn outcome(&self, now: Timestamp) -> Result<Outcome, ProviderError> {
+        let wait = self.ready_at.saturating_sub(now.as_microsecond());
+        if wait > 0 {
+            return Ok(Outcome::InProgress {
+                ask_again_after: Duration::from_micros(wait.unsigned_abs()),
+            });
+        }
+        let provider_ref = provider_ref(&self.provider_ref)?;
+        let amount = money(self.amount, &self.currency)?;
+        Ok(match self.outcome.as_str() {
+            "authorized" => Outcome::Authorized { provider_ref, amount },
+            "captured" => Outcome::Captured { provider_ref, amount },
+            "voided" => Outcome::Voided { provider_ref },
+            "refunded" => Outcome::Refunded { provider_ref, amount },
+            _ => {
+                let code = self.code.as_deref().unwrap_or("declined");
+                Outcome::Declined {
+                    code: Code::new(code).map_err(|_| DAMAGED)?,
+                }
+            }
+        })
+    }
+}
+
+const DAMAGED: ProviderError =
+    ProviderError::Misused("sandbox.db holds a value that the sandbox never wrote");
+
+/// The provider's name for what a key stands for. A void that came too late names the capture.
+fn reference(key: &IdempotencyKey) -> String {
+    format!(
+        "sbx_{}",
+        derive_uuid("omisys/sandbox", &[key.to_string().as_bytes()]).simple()
+    )
+}
+
+fn provider_ref(text: &str) -> Result<ProviderRef, ProviderError> {
+    ProviderRef::new(text).map_err(|_| DAMAGED)
+}
+
+fn money(amount: i64, currency: &str) -> Result<Money, ProviderError> {
+    Money::new(amount, Currency::from_code(currency).ok_or(DAMAGED)?).map_err(|_| DAMAGED)
+}
+
+fn after(now: Timestamp, wait: Duration) -> i64 {
+    now.as_microsecond()
+        .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn stored(conn: &Connection, key: &IdempotencyKey) -> Result<Option<Stored>, ProviderError> {
+    let mut select = conn.prepare_cached(
+        "SELECT outcome, code, provider_ref, amount, currency, token, ready_at FROM operations WHERE key = ?1",
+    )?;
+    let row = select.query_row([key.to_string()], |row| {
+        Ok(Stored {
+            outcome: row.get(0)?,
+            code: row.get(1)?,
+            provider_ref: row.get(2)?,
+            amount: row.get(3)?,
+            currency: row.get(4)?,
+            token: row.get(5)?,
+            ready_at: row.get(6)?,
+        })
+    });
+    Ok(row.optional()?)
+}
+
+fn authorized_session(conn: &Connection, key: IdempotencyKey) -> Result<Stored, ProviderError> {
+    stored(
+        conn,
+        &IdempotencyKey {
+            operation: Operation::Session,
+            ..key
+        },
+    )?
+    .filter(|session| session.outcome == "authorized")
+    .ok_or(ProviderError::Misused("the attempt has not been authorized"))
+}
+
+fn insert(
+    conn: &Connection,
+    operation: &str,
+    request: &Request,
+    decision: &Decision,
+) -> Result<Stored, ProviderError> {
+    let late_void = operation == "void" && decision.outcome == "captured";
+    let named = if late_void {
+        IdempotencyKey {
+            operation: Operation::Capture,
+            ..request.key
+        }
+    } else {
+        request.key
+    };
+    let stored = Stored {
+        outcome: decision.outcome.to_owned(),
+        code: decision.code.as_ref().map(|code| code.as_str().to_owned()),
+        provider_ref: reference(&named),
+        amount: request.amount.amount(),
+        currency: request.amount.currency().code().to_owned(),
+        token: decision.token.clone().unwrap_or_default(),
+        ready_at: decision.ready_at,
+    };
+    conn.prepare_cached(
+        "INSERT INTO operations
+             (key, payment_id, attempt, operation, amount, currency, token, outcome, code, provider_ref, ready_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute((
+        request.key.to_string(),
+        request.key.payment.to_string(),
+        request.key.attempt,
+        operation,
+        stored.amount,
+        &stored.currency,
+        &stored.token,
+        &stored.outcome,
+        &stored.code,
+        &stored.provider_ref,
+        stored.ready_at,
+    ))?;
+    Ok(stored)
+}
+
+fn charge(
+    conn: &Connection,
+    key: &IdempotencyKey,
+    amount: Money,
+    provider_ref: &str,
+) -> Result<(), ProviderError> {
+    conn.prepare_cached(
+        "INSERT INTO charges (payment_id, attempt, provider_ref, amount, currency) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((key.payment.to_string(), key.attempt, provider_ref, amount.amount(), amount.currency().code()))?;
+    Ok(())
+}
+
+fn report(
+    conn: &Connection,
+    due_at: i64,
+    request: &Request,
+    provider_ref: &str,
+) -> Result<(), ProviderError> {
+    conn.prepare_cached(
+        "INSERT INTO reports (due_at, payment_id, order_id, attempt, provider_ref, amount, currency)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute((
+        due_at,
+        request.key.payment.to_string(),
+        request.order.to_string(),
+        request.key.attempt,
+        provider_ref,
+        request.amount.amount(),
+        request.amount.currency().code(),
+    ))?;
+    Ok(())
+}
+
+fn report_from(row: &Row<'_>) -> Result<Report, ProviderError> {
+    let payment: String = row.get(1)?;
+    let order: String = row.get(2)?;
+    let reference: String = row.get(4)?;
+    let currency: String = row.get(6)?;
+    Ok(Report {
+        id: row.get(0)?,
+        payment: payment.parse::<PaymentId>().map_err(|_| DAMAGED)?,
+        order: order.parse::<OrderId>().map_err(|_| DAMAGED)?,
+        attempt: row.get(3)?,
+        outcome: Outcome::Captured {
+            provider_ref: provider_ref(&reference)?,
+            amount: money(row.get(5)?, &currency)?,
+        },
+    })
+}
+
+/// The sandbox's own store failed: from outside, a call whose outcome is unknown.
+impl From<SqliteError> for ProviderError {
+    fn from(error: SqliteError) -> Self {
+        tracing::warn!(%error, "the sandbox's store failed");
+        Self::Unknown
+    }
+}
+
+impl From<sqlite_file::rusqlite::Error> for ProviderError {
+    fn from(error: sqlite_file::rusqlite::Error) -> Self {
+        SqliteError::from(error).into()
+    }
+}

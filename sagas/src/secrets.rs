@@ -1,0 +1,106 @@
+//! Payment tokens, kept beside the log and never in it. An event names a secret by its [`SecretRef`]; the row is durable
+//! before that event is appended, and it expires.
+
+use std::fmt;
+
+use event_schemas::{SecretRef, Timestamp};
+use sqlite_file::rusqlite::OptionalExtension as _;
+use sqlite_file::{SqliteError, SqliteFile};
+
+const STEPS: &[&str] = &["CREATE TABLE secrets (
+     secret_ref TEXT NOT NULL PRIMARY KEY,
+     value TEXT NOT NULL,
+     expires_at INTEGER NOT NULL
+ ) STRICT, WITHOUT ROWID;
+ CREATE INDEX secrets_by_expiry ON secrets (expires_at)"];
+
+/// A secret value. Never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The value itself, for the provider only.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Self(value.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// The table `secrets` of the log's database.
+#[derive(Debug, Clone)]
+pub struct SecretStore {
+    file: SqliteFile,
+}
+
+impl SecretStore {
+    /// Makes the table in `file` if it is not there. Blocks; meant for start-up.
+    pub fn open(file: &SqliteFile) -> Result<Self, SqliteError> {
+        file.migrate("secrets", STEPS)?;
+        Ok(Self { file: file.clone() })
+    }
+
+    /// Keeps `value` under `name` until `expires_at`; durable once it resolves. The same name again, as from a client
+    /// that repeats its request, replaces value and expiry.
+    pub async fn put(
+        &self,
+        name: &SecretRef,
+        value: Secret,
+        expires_at: Timestamp,
+    ) -> Result<(), SqliteError> {
+        let name = name.clone();
+        self.file
+            .write(move |conn| {
+                conn.prepare_cached(
+                    "INSERT INTO secrets (secret_ref, value, expires_at) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (secret_ref) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+                )?
+                .execute((name.as_str(), value.expose(), expires_at.as_microsecond()))?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The value under `name`; none if there never was one or it has expired.
+    pub async fn get(&self, name: &SecretRef, now: Timestamp) -> Result<Option<Secret>, SqliteError> {
+        let name = name.clone();
+        self.file
+            .read(move |conn| {
+                let mut select = conn
+                    .prepare_cached("SELECT value FROM secrets WHERE secret_ref = ?1 AND expires_at > ?2")?;
+                let value = select
+                    .query_row((name.as_str(), now.as_microsecond()), |row| {
+                        row.get::<_, String>(0)
+                    })
+                    .optional()?;
+                Ok(value.map(Secret))
+            })
+            .await
+    }
+
+    /// Deletes what has expired by `now` and says how many.
+    pub async fn sweep(&self, now: Timestamp) -> Result<usize, SqliteError> {
+        self.file
+            .write(move |conn| {
+                let mut delete = conn.prepare_cached("DELETE FROM secrets WHERE expires_at <= ?1")?;
+                Ok(delete.execute([now.as_microsecond()])?)
+            })
+            .await
+    }
+}
