@@ -58,6 +58,8 @@ pub enum CartEvent {
     /// This cart gave all its lines away and is empty.
     CartMergedInto {
         target: CartId,
+        /// Whose cart `target` is: the policy that merges there may have to open it.
+        target_owner: CustomerId,
         lines: Vec<CartLine>,
     },
     /// Lines of another cart came in. While checked out they are kept, and added on reopening or renewal.

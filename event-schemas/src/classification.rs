@@ -82,6 +82,7 @@ pub const CLASSIFICATION: &[FieldClass] = &[
     plain("CartMergedInto.lines[].quantity"),
     plain("CartMergedInto.lines[].sku"),
     plain("CartMergedInto.target"),
+    plain("CartMergedInto.target_owner"),
     plain("CartMerged.from"),
     plain("CartMerged.lines[].quantity"),
     plain("CartMerged.lines[].sku"),

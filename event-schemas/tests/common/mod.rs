@@ -256,6 +256,7 @@ fn cart() -> Vec<CartEvent> {
         CartEvent::CartCleared {},
         CartEvent::CartMergedInto {
             target: id::<CartId>(5),
+            target_owner: id::<CustomerId>(2),
             lines: lines.clone(),
         },
         CartEvent::CartMerged {
