@@ -1,4 +1,14 @@
 //! What may happen: pure `decide` and `evolve` per aggregate. No I/O, no clock, no randomness, no async.
+//!
+//! One module per aggregate, each with the same files: `commands` (what can be asked), `decide` (what may happen),
+//! `state` (what follows from what happened), `error` (why not), `invariants` (what always holds) and `aggregate`
+//! (cqrs-es forwards to the rest). Tests lie beside them: `tests/<name>_rules.rs` and `tests/<name>_properties.rs`.
+
+pub mod cart;
+pub mod inventory;
+pub mod order;
+pub mod payment;
+pub mod product;
 
 use std::fmt::Debug;
 
