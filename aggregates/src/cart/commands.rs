@@ -21,9 +21,9 @@ pub enum CartCommand {
         sku: Sku,
     },
     Clear,
-    /// Gives all lines to the cart `target`; its `Merge` follows by policy.
+    /// Gives all lines to the cart of `target_owner`; its `Merge` follows by policy.
     MergeInto {
-        target: CartId,
+        target_owner: CustomerId,
         /// Whose cart `target` is; goes into the event, for the policy that may have to open it.
         target_owner: CustomerId,
     },
