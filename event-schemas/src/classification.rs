@@ -257,6 +257,8 @@ pub const CLASSIFICATION: &[FieldClass] = &[
     plain("ProviderAnomalyRecorded.kind.currency-mismatch.expected"),
     plain("ProviderAnomalyRecorded.kind.currency-mismatch.reported"),
     plain("ProviderAnomalyRecorded.kind.order-mismatch.reported"),
+    plain("ProviderAnomalyRecorded.kind.second-capture.recorded"),
+    plain("ProviderAnomalyRecorded.kind.second-capture.reported"),
     plain("ProviderAnomalyRecorded.kind.unknown-attempt.reported"),
     plain("ProviderAnomalyRecorded.kind.unknown-refund.reported"),
     plain("ProviderAnomalyRecorded.order_id"),

@@ -43,6 +43,11 @@ pub enum Anomaly {
     UnknownRefund {
         reported: RefundId,
     },
+    /// The provider reports a second capture of an attempt whose capture is on record as `recorded`.
+    SecondCapture {
+        recorded: ProviderRef,
+        reported: Money,
+    },
 }
 
 /// What can have happened to a payment.

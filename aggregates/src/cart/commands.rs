@@ -24,8 +24,6 @@ pub enum CartCommand {
     /// Gives all lines to the cart of `target_owner`; its `Merge` follows by policy.
     MergeInto {
         target_owner: CustomerId,
-        /// Whose cart `target` is; goes into the event, for the policy that may have to open it.
-        target_owner: CustomerId,
     },
     /// Takes the lines of the cart `from`, in every state; opens the cart for `owner` if needed.
     Merge {

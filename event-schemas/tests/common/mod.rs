@@ -489,5 +489,9 @@ fn payment() -> Vec<PaymentEvent> {
         anomaly(Anomaly::OrderMismatch { reported: id(0x33) }),
         anomaly(Anomaly::UnknownAttempt { reported: 9 }),
         anomaly(Anomaly::UnknownRefund { reported: id(0x99) }),
+        anomaly(Anomaly::SecondCapture {
+            recorded: provider_ref("ch_1"),
+            reported: amount,
+        }),
     ]
 }
