@@ -1,0 +1,165 @@
+//! The accept loop: caps on connections, and a shutdown that is soft first and hard later.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http_conventions::{ClientAddress, Problem};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::{Gateway, connection};
+
+/// Connections beyond the caps that are told so at once; what comes beyond these is closed unheard.
+const REFUSALS_MAX: usize = 64;
+
+/// How long to wait when the system cannot accept (out of file descriptors): trying again at once would only spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves `gateway` on `listener` until `soft` is cancelled, then lets requests in flight finish: until they are done,
+/// `hard` is cancelled, or the configured drain time is over, whichever comes first.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Gateway,
+    soft: CancellationToken,
+    hard: CancellationToken,
+) {
+    let config = gateway.config();
+    let router = gateway.router();
+    let tracker = TaskTracker::new();
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let connections = Arc::new(Connections {
+        all: Arc::new(Semaphore::new(config.connections_max)),
+        by_address: Mutex::default(),
+    });
+    // Event streams and `/readyz` hear of the shutdown through the gateway.
+    let stopping = gateway.stopping();
+    // Ends with the drain time too, which is ours, while `hard` is the caller's.
+    let end = hard.child_token();
+
+    loop {
+        let (stream, peer) = tokio::select! {
+            () = soft.cancelled() => break,
+            () = hard.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) if is_the_connections(&error) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            },
+        };
+        let exempt = config
+            .trusted_proxies
+            .iter()
+            .any(|proxy| proxy.contains(peer.ip()));
+        let limit = if exempt {
+            config.connections_max
+        } else {
+            config.connections_per_address_max
+        };
+        let Some(place) = connections.take(ClientAddress(Some(peer.ip())).bucket(), limit) else {
+            gateway.metrics().connection_refused();
+            if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                tracker.spawn(until(end.clone(), refuse(stream, permit)));
+            }
+            continue;
+        };
+        // Answers are small and whole: waiting to fill a packet only delays them.
+        let _ = stream.set_nodelay(true);
+        gateway.metrics().connection_opened();
+        let metrics = gateway.metrics().clone();
+        let serving = connection::serve(stream, peer, router.clone(), config.clone(), stopping.clone());
+        tracker.spawn(until(end.clone(), async move {
+            serving.await;
+            metrics.connection_closed();
+            drop(place);
+        }));
+    }
+
+    drop(listener);
+    stopping.cancel();
+    tracker.close();
+    tokio::select! {
+        () = tracker.wait() => return,
+        () = hard.cancelled() => {}
+        () = tokio::time::sleep(config.drain_timeout()) => {
+            tracing::warn!(connections = tracker.len(), "requests in flight did not finish in time");
+        }
+    }
+    end.cancel();
+    tracker.wait().await;
+}
+
+async fn until(end: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = task => {}
+    }
+}
+
+async fn refuse(stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let problem =
+        Problem::unavailable("too many connections", Duration::from_secs(1)).detail("too many connections");
+    connection::refuse(stream, problem).await;
+}
+
+/// Errors that concern only the one connection that was to be accepted.
+fn is_the_connections(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    )
+}
+
+/// Counts open connections, in all and by address.
+struct Connections {
+    all: Arc<Semaphore>,
+    by_address: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One open connection among those that count.
+struct Place {
+    connections: Arc<Connections>,
+    address: IpAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connections {
+    fn take(self: &Arc<Self>, address: IpAddr, limit: usize) -> Option<Place> {
+        let permit = self.all.clone().try_acquire_owned().ok()?;
+        let mut by_address = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = by_address.entry(address).or_default();
+        if *open >= limit {
+            return None;
+        }
+        *open += 1;
+        Some(Place {
+            connections: self.clone(),
+            address,
+            _permit: permit,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut by_address = self
+            .connections
+            .by_address
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = by_address.get_mut(&self.address) {
+            *open -= 1;
+            if *open == 0 {
+                by_address.remove(&self.address);
+            }
+        }
+    }
+}
