@@ -1,1 +1,35 @@
+//! What is shown: one pure fold per view, the projector that runs them, and the store and cache they are read from.
+//!
+//! * A view is a module: a [`View`] with its part, its document as it is read, and its filters.
+//! * [`Views`] is the query side: typed reads, lists, waiting for what was just written, watching a document.
+//! * The projector is the write side: it tails the log, folds by document, and stores each document with a guard.
+//!
+//! Read models are derived. Nothing here decides, and all of it can be folded again from the log.
 
+mod cache;
+pub mod carts;
+mod changes;
+mod document;
+mod error;
+pub mod order_timeline;
+pub mod orders;
+pub mod payments;
+pub mod products;
+pub mod query;
+mod reader;
+pub mod sales;
+mod schema;
+mod served;
+pub mod stock;
+mod store;
+mod view;
+mod views;
+
+pub use changes::DocWatch;
+pub use document::{Document, Source};
+pub use error::{ViewError, WaitError};
+pub use query::{After, MAX_PAGE, Query};
+pub use reader::{Found, ViewReader};
+pub use served::{ConsistencyPoint, Served};
+pub use view::{DocId, FoldError, View};
+pub use views::{ProductDetail, ViewProgress, Views};

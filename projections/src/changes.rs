@@ -1,0 +1,81 @@
+//! Who waits for which document to change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use crate::view::DocId;
+
+/// The documents of one view that somebody watches. Holds as many entries as there are watchers, no queue: a watcher
+/// that is slow misses steps in between, never the last.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Changes {
+    watched: Arc<Mutex<HashMap<DocId, watch::Sender<u64>>>>,
+}
+
+impl Changes {
+    pub(crate) fn watch(&self, id: &DocId) -> DocWatch {
+        let mut watched = self.lock();
+        let receiver = match watched.get(id) {
+            Some(sender) => sender.subscribe(),
+            None => {
+                let (sender, receiver) = watch::channel(0);
+                watched.insert(id.clone(), sender);
+                receiver
+            }
+        };
+        DocWatch {
+            id: id.clone(),
+            receiver,
+            changes: self.clone(),
+        }
+    }
+
+    /// Wakes those who watch `id`. Call it once the change can be read.
+    pub(crate) fn notify(&self, id: &DocId) {
+        if let Some(sender) = self.lock().get(id) {
+            sender.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DocId, watch::Sender<u64>>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells when one document changes. Watch first, then read, then wait: nothing is missed.
+#[derive(Debug)]
+pub struct DocWatch {
+    id: DocId,
+    receiver: watch::Receiver<u64>,
+    changes: Changes,
+}
+
+impl DocWatch {
+    /// Resolves once the document has changed since the last call (the first: since it is watched). Several changes
+    /// count as one. Can be cancelled without losing anything.
+    pub async fn changed(&mut self) {
+        if self.receiver.changed().await.is_err() {
+            // The sender lives in `changes` while this does.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Drop for DocWatch {
+    fn drop(&mut self) {
+        let mut watched = self.changes.lock();
+        // Our own receiver still counts.
+        if watched
+            .get(&self.id)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            watched.remove(&self.id);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+use event_schemas::AggregateType;
+use sqlite_file::SqliteError;
+
+/// Why the read models cannot answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    #[error(transparent)]
+    Store(#[from] SqliteError),
+    /// A stored document does not have the form that this view's version writes.
+    #[error("{view} {id} cannot be read: {message}")]
+    Corrupt {
+        view: &'static str,
+        id: String,
+        message: String,
+    },
+    /// A query names a key that the view does not have: a defect of the caller.
+    #[error("{view} has no key {key}")]
+    UnknownKey { view: &'static str, key: &'static str },
+}
+
+impl ViewError {
+    /// Whether the same call may succeed later without anyone changing anything.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.retryable(),
+            Self::Corrupt { .. } | Self::UnknownKey { .. } => false,
+        }
+    }
+}
+
+/// Why a read that had to be fresh has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// The view never reads this kind of aggregate, so it would wait in vain: the client's mistake.
+    #[error("{view} does not read {aggregate_type}")]
+    NotRead {
+        view: &'static str,
+        aggregate_type: AggregateType,
+    },
+    /// The view has not come that far in time. Later it will have.
+    #[error("{view} has not come that far yet")]
+    TimedOut { view: &'static str },
+    #[error(transparent)]
+    View(#[from] ViewError),
+}

@@ -1,0 +1,220 @@
+//! Reading one view.
+
+use std::sync::Arc;
+
+use event_schemas::Position;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use crate::cache::Cache;
+use crate::changes::{Changes, DocWatch};
+use crate::document::Document;
+use crate::error::{ViewError, WaitError};
+use crate::query::{After, KeyValue, Query};
+use crate::served::{ConsistencyPoint, Served};
+use crate::store::{SqliteViewStore, StoredDocument, Table};
+use crate::view::{DocId, View};
+
+/// A page of a list.
+#[derive(Debug, Clone)]
+pub struct Found<D> {
+    pub items: Vec<Arc<Served<D>>>,
+    /// Where the next page begins; none on the last.
+    pub next: Option<After>,
+}
+
+/// Reads one view. Cloning is cheap and shares the cache.
+#[derive(Debug)]
+pub struct ViewReader<V: View> {
+    pub(crate) store: SqliteViewStore,
+    pub(crate) table: Arc<Table>,
+    pub(crate) cache: Cache<V::Doc>,
+    pub(crate) changes: Changes,
+    /// Everything up to here is in the documents.
+    pub(crate) progress: watch::Sender<Position>,
+}
+
+impl<V: View> ViewReader<V> {
+    pub(crate) fn new(store: SqliteViewStore, table: Arc<Table>, position: Position) -> Self {
+        Self {
+            store,
+            table,
+            cache: Cache::new(),
+            changes: Changes::default(),
+            progress: watch::channel(position).0,
+        }
+    }
+
+    /// The document `id`; none if there is none, or nothing that can be shown yet.
+    pub async fn get(&self, id: &DocId) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
+        if let Some(cached) = self.cache.get(id) {
+            return Ok(Some(cached));
+        }
+        let ticket = self.cache.ticket(id);
+        let Some(stored) = self.store.load(&self.table, vec![id.clone()]).await?.pop() else {
+            return Ok(None);
+        };
+        let Some(served) = self.serve(&stored)? else {
+            return Ok(None);
+        };
+        let served = Arc::new(served);
+        self.cache.fill(&ticket, &served);
+        Ok(Some(served))
+    }
+
+    /// The documents `ids`, in their order.
+    pub async fn get_many(&self, ids: &[DocId]) -> Result<Vec<Option<Arc<Served<V::Doc>>>>, ViewError> {
+        let mut found: Vec<_> = ids.iter().map(|id| self.cache.get(id)).collect();
+        let missing: Vec<usize> = (0..ids.len()).filter(|index| found[*index].is_none()).collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let tickets: Vec<_> = missing
+            .iter()
+            .map(|index| self.cache.ticket(&ids[*index]))
+            .collect();
+        let wanted = missing.iter().map(|index| ids[*index].clone()).collect();
+        for stored in self.store.load(&self.table, wanted).await? {
+            let Some(served) = self.serve(&stored)?.map(Arc::new) else {
+                continue;
+            };
+            for (index, ticket) in missing.iter().zip(&tickets) {
+                if ids[*index] == served.id {
+                    self.cache.fill(ticket, &served);
+                    found[*index] = Some(served.clone());
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A page of a list. Goes to the store: lists are as fresh as the view, and no cache holds them.
+    pub async fn find(&self, query: &Query) -> Result<Found<V::Doc>, ViewError> {
+        let rows = self.store.find(&self.table, query).await?;
+        let next = rows.next;
+        let mut items = Vec::with_capacity(rows.documents.len());
+        for stored in &rows.documents {
+            items.extend(self.serve(stored)?.map(Arc::new));
+        }
+        Ok(Found { items, next })
+    }
+
+    /// The document `id`, at least as far as `point`; waits for it until `deadline`.
+    ///
+    /// None once the view has passed the point and has no such document.
+    pub async fn get_at_least(
+        &self,
+        id: &DocId,
+        point: &ConsistencyPoint,
+        deadline: Instant,
+    ) -> Result<Option<Arc<Served<V::Doc>>>, WaitError> {
+        self.check_read(point)?;
+        let mut watch = self.watch(id);
+        let mut progress = self.progress.subscribe();
+        loop {
+            // Asked before the document is read: what the view had passed by then is in it.
+            let passed = *progress.borrow_and_update() >= point.position;
+            let served = self.get(id).await?;
+            if passed || served.as_ref().is_some_and(|served| served.reached(point)) {
+                return Ok(served);
+            }
+            let moved = async {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    _ = progress.changed() => {}
+                }
+            };
+            timeout_at(deadline, moved)
+                .await
+                .map_err(|_| WaitError::TimedOut { view: V::NAME })?;
+        }
+    }
+
+    /// Waits until everything up to `point` is in the documents: for lists.
+    pub async fn reach(&self, point: &ConsistencyPoint, deadline: Instant) -> Result<(), WaitError> {
+        self.check_read(point)?;
+        self.reach_position(point.position, deadline).await
+    }
+
+    /// Waits until everything up to `position` is in the documents.
+    pub async fn reach_position(&self, position: Position, deadline: Instant) -> Result<(), WaitError> {
+        let mut progress = self.progress.subscribe();
+        let reached = progress.wait_for(|now| *now >= position);
+        match timeout_at(deadline, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            // The sender is ours, so only time can run out.
+            Ok(Err(_)) | Err(_) => Err(WaitError::TimedOut { view: V::NAME }),
+        }
+    }
+
+    /// Tells when the document `id` changes, whether it is there already or not.
+    pub fn watch(&self, id: &DocId) -> DocWatch {
+        self.changes.watch(id)
+    }
+
+    /// Everything up to here is in the documents.
+    pub fn position(&self) -> Position {
+        *self.progress.borrow()
+    }
+
+    /// The generation that is read.
+    pub fn generation(&self) -> u32 {
+        self.table.generation
+    }
+
+    fn check_read(&self, point: &ConsistencyPoint) -> Result<(), WaitError> {
+        let aggregate_type = point.stream.aggregate_type;
+        if V::SOURCES.contains(&aggregate_type) {
+            Ok(())
+        } else {
+            Err(WaitError::NotRead {
+                view: V::NAME,
+                aggregate_type,
+            })
+        }
+    }
+
+    fn serve(&self, stored: &StoredDocument) -> Result<Option<Served<V::Doc>>, ViewError> {
+        let document = parse::<V>(&stored.id, &stored.body)?;
+        Ok(serve::<V>(
+            &stored.id,
+            self.table.generation,
+            stored.rev,
+            stored.body.len(),
+            &document,
+        ))
+    }
+}
+
+/// The stored form of a document, read.
+pub(crate) fn parse<V: View>(id: &DocId, body: &str) -> Result<Document<V::Part>, ViewError> {
+    serde_json::from_str(body).map_err(|error| ViewError::Corrupt {
+        view: V::NAME,
+        id: id.to_string(),
+        message: error.to_string(),
+    })
+}
+
+/// The document as it is served; none if nothing of it can be shown yet.
+pub(crate) fn serve<V: View>(
+    id: &DocId,
+    generation: u32,
+    rev: u64,
+    bytes: usize,
+    document: &Document<V::Part>,
+) -> Option<Served<V::Doc>> {
+    let doc = V::combine(id, document)?;
+    Some(Served::new(
+        id.clone(),
+        generation,
+        rev,
+        document.versions(),
+        bytes,
+        doc,
+    ))
+}
+
+/// For cursors: the value that a page ended at.
+pub(crate) const fn by_id() -> KeyValue {
+    KeyValue::Absent
+}
