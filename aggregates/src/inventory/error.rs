@@ -19,6 +19,9 @@ pub enum InventoryError {
     /// More than the order holds.
     #[error("order {order_id} holds {reserved} units only")]
     NotReserved { order_id: OrderId, reserved: u32 },
+    /// Promised beyond what is there: the goods have not come yet.
+    #[error("only {on_hand} units are on hand")]
+    NotOnHand { on_hand: u64 },
     /// More came back than ever left.
     #[error("more than the order was sent")]
     NotSent { order_id: OrderId },

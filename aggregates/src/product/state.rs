@@ -50,6 +50,35 @@ impl Product {
 }
 
 pub(super) fn evolve(product: &mut Product, event: &ProductEvent) {
-    let _ = (product, event);
-    todo!()
+    match event {
+        ProductEvent::ProductCreated { details } => {
+            product.status = ProductStatus::Draft;
+            product.details = details.clone();
+        }
+        ProductEvent::ProductDetailsChanged { details } => product.details = details.clone(),
+        ProductEvent::VariantAdded {
+            sku,
+            option_values,
+            price,
+            tracked,
+        } => {
+            let variant = Variant {
+                option_values: option_values.clone(),
+                price: *price,
+                tracked: *tracked,
+            };
+            product.variants.insert(sku.clone(), variant);
+        }
+        ProductEvent::VariantRemoved { sku } => {
+            product.variants.remove(sku);
+        }
+        ProductEvent::PriceChanged { sku, price } => {
+            if let Some(variant) = product.variants.get_mut(sku) {
+                variant.price = *price;
+            }
+        }
+        ProductEvent::ProductPublished {} => product.status = ProductStatus::Published,
+        ProductEvent::ProductUnpublished {} => product.status = ProductStatus::Draft,
+        ProductEvent::ProductArchived { .. } => product.status = ProductStatus::Archived,
+    }
 }
