@@ -74,7 +74,7 @@ pub(super) fn evolve(item: &mut StockItem, event: &InventoryEvent) {
             item.on_hand = item.on_hand.saturating_add(u64::from(*quantity));
         }
         InventoryEvent::StockAdjusted { delta, .. } => {
-            item.on_hand = item.on_hand.saturating_add_signed(*delta)
+            item.on_hand = item.on_hand.saturating_add_signed(*delta);
         }
         InventoryEvent::StockReserved { order_id, quantity } => {
             let held_before = item.reserved.insert(*order_id, *quantity).unwrap_or(0);
@@ -96,7 +96,7 @@ pub(super) fn evolve(item: &mut StockItem, event: &InventoryEvent) {
             item.sent = item.sent.saturating_sub(u64::from(*quantity));
             match condition {
                 ReturnCondition::Resaleable => {
-                    item.on_hand = item.on_hand.saturating_add(u64::from(*quantity))
+                    item.on_hand = item.on_hand.saturating_add(u64::from(*quantity));
                 }
                 ReturnCondition::Damaged => {}
             }
