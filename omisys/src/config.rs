@@ -1,11 +1,11 @@
 //! Configuration: defaults, then `omisys.toml`, then `OMISYS_<SECTION>__<KEY>`, then flags. Checked at start.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use event_schemas::Currency;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use gateway::GatewayConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Global, Profile};
@@ -23,9 +23,7 @@ pub struct Config {
     #[serde(default)]
     pub shop: Shop,
     #[serde(default)]
-    pub server: Server,
-    #[serde(default)]
-    pub gateway: gateway::Config,
+    pub gateway: GatewayConfig,
     #[serde(default)]
     pub log: Log,
 }
@@ -43,21 +41,6 @@ pub struct Shop {
 impl Default for Shop {
     fn default() -> Self {
         Self { currency: Currency::GBP, payment_window_minutes: 30 }
-    }
-}
-
-/// Where the one public door is.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Server {
-    pub listen: SocketAddr,
-    /// How long a stop waits for what is under way, in seconds.
-    pub shutdown_seconds: u64,
-}
-
-impl Default for Server {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), shutdown_seconds: 10 }
     }
 }
 
@@ -118,7 +101,9 @@ impl Config {
                 "give the minutes an order may wait for its payment",
             ));
         }
-        Ok(())
+        self.gateway.validate().map_err(|error| {
+            CliError::usage(format!("the configuration is wrong: {error}"), "mend that key of the [gateway] section")
+        })
     }
 }
 
@@ -145,8 +130,9 @@ mod tests {
         for (text, key) in [
             ("[shop]\npayment_window_minutes = 0", "shop.payment_window_minutes"),
             ("[shop]\ncurrency = \"XXY\"", "shop.currency"),
-            ("[server]\nlisten = \"nowhere\"", "server.listen"),
-            ("[server]\nport = 1", "port"),
+            ("[gateway]\nlisten = \"nowhere\"", "gateway.listen"),
+            ("[gateway]\nport = 1", "port"),
+            ("[gateway]\nin_flight_max = 0", "gateway.in_flight_max"),
             ("profile = \"galaxy\"", "profile"),
         ] {
             let error = load(text).unwrap_err();
@@ -157,7 +143,7 @@ mod tests {
     #[test]
     fn an_empty_file_gives_the_defaults() {
         let config = load("").unwrap();
-        assert_eq!(config.server.listen.port(), 8080);
+        assert_eq!(config.gateway.listen.port(), 8080);
         assert_eq!(config.shop.currency, Currency::GBP);
     }
 }

@@ -25,6 +25,8 @@ pub struct User {
     pub token: Option<String>,
     /// The account id, empty for anonymous.
     pub id: String,
+    /// The address it comes from, for a server that trusts this machine as its proxy.
+    address: String,
 }
 
 impl Shop {
@@ -58,8 +60,9 @@ impl Shop {
 
     /// A new guest.
     pub async fn guest(&self) -> User {
-        let reply = self.anonymous().post("/auth/guest", &json!({})).await;
-        self.user(&reply.expect(201).json())
+        let nobody = self.anonymous();
+        let reply = nobody.post("/auth/guest", &json!({})).await;
+        nobody.signed_in(&reply.expect(201).json())
     }
 
     /// Signs in.
@@ -80,6 +83,18 @@ impl Shop {
 }
 
 impl User {
+    /// This user with the token that the shop answered.
+    pub fn signed_in(self, answer: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Self { token: Some(text(&answer["access_token"])), id: text(&answer["account_id"]), ..self }
+    }
+
+    /// This user in a shop that was started again on the same data.
+    #[must_use]
+    pub fn in_shop(&self, shop: &Shop) -> Self {
+        Self { shop: shop.clone(), ..self.clone() }
+    }
+
     /// The shop this user is in.
     pub fn shop(&self) -> &Shop {
         &self.shop
@@ -95,6 +110,7 @@ impl User {
         body: Option<&Value>,
     ) -> Result<Reply, ClientError> {
         let mut headers = extra.to_vec();
+        headers.push((HeaderName::from_static("x-forwarded-for"), self.address.clone()));
         if let Some(token) = &self.token {
             headers.push((AUTHORIZATION, format!("Bearer {token}")));
         }

@@ -102,17 +102,17 @@ struct Invoice {
     lines: Vec<(u64, Row)>,
 }
 
-/// Reads `path` (CSV, or CSV in gzip); with `limit`, only as far as the first `limit` sale invoices.
+/// Reads `path` (CSV, or CSV in gzip). With `limit`, sells only as far as the first `limit` sale invoices, at what the
+/// whole file says of their products: so a limited run and a full one after it ask for the same things.
 pub fn read(path: &Path, limit: Option<usize>) -> Result<Year, FileError> {
     let mut file = BufReader::new(File::open(path)?);
     let zipped = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
     let input: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-    let invoices = invoices(input, limit)?;
-    sort_out(&invoices)
+    sort_out(&invoices(input)?, limit.unwrap_or(usize::MAX))
 }
 
-/// Groups rows by invoice in the order of first appearance, up to the `limit`th sale.
-fn invoices(input: impl Read, limit: Option<usize>) -> Result<Vec<Invoice>, FileError> {
+/// Groups rows by invoice in the order of first appearance.
+fn invoices(input: impl Read) -> Result<Vec<Invoice>, FileError> {
     let mut invoices: Vec<Invoice> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for (index, row) in csv::Reader::from_reader(input).deserialize().enumerate() {
@@ -122,14 +122,6 @@ fn invoices(input: impl Read, limit: Option<usize>) -> Result<Vec<Invoice>, File
             invoices.len() - 1
         });
         invoices[place].lines.push((index as u64 + 2, row));
-    }
-    if let Some(limit) = limit {
-        let mut sales = 0;
-        let end = invoices.iter().position(|invoice| {
-            sales += usize::from(invoice.is_sale());
-            sales > limit
-        });
-        invoices.truncate(end.unwrap_or(invoices.len()));
     }
     Ok(invoices)
 }
@@ -144,31 +136,49 @@ impl Invoice {
     }
 }
 
-fn sort_out(invoices: &[Invoice]) -> Result<Year, FileError> {
+fn sort_out(invoices: &[Invoice], limit: usize) -> Result<Year, FileError> {
     let mut year = Year::default();
     let mut catalogue = Catalogue::default();
     let mut customers = BTreeSet::new();
+    let mut sold = BTreeSet::new();
+    let mut within = true;
     for invoice in invoices {
-        customers.extend(invoice.lines.iter().map(|(_, row)| customer(row)));
+        within = within && !(invoice.is_sale() && year.sales.len() == limit);
+        if within {
+            customers.extend(invoice.lines.iter().map(|(_, row)| customer(row)));
+        }
+        if !invoice.is_numbered() {
+            for (line, row) in &invoice.lines {
+                catalogue.note(*line, row)?;
+            }
+        }
         if invoice.number.starts_with('C') {
-            year.cancellations += 1;
+            year.cancellations += usize::from(within);
         } else if !invoice.is_numbered() {
-            year.expected.left_out += 1;
+            year.expected.left_out += u64::from(within);
         } else if invoice.is_sale() {
             let sale = sale(invoice, &mut catalogue)?;
-            year.expected.count_sale(&sale);
-            year.sales.push(sale);
+            if within {
+                sold.extend(sale.lines.iter().map(|line| line.sku.clone()));
+                year.expected.count_sale(&sale);
+                year.sales.push(sale);
+            }
         } else {
             for (place, (line, row)) in invoice.lines.iter().enumerate().filter(|(_, (_, row))| row.quantity < 0) {
                 let sku = catalogue.note(*line, row)?;
                 catalogue.need(&sku, row.quantity.unsigned_abs());
-                year.expected.adjustments += 1;
-                let key = format!("{}-{}", invoice.number, place + 1);
-                year.adjustments.push(Adjustment { key, sku, delta: row.quantity });
+                if within {
+                    sold.insert(sku.clone());
+                    year.expected.adjustments += 1;
+                    let key = format!("{}-{}", invoice.number, place + 1);
+                    year.adjustments.push(Adjustment { key, sku, delta: row.quantity });
+                }
             }
         }
     }
-    year.products = catalogue.products.into_values().map(|(product, _)| product).collect();
+    let products = catalogue.products.into_values().map(|(product, _)| product);
+    // "Every stock code a product": also those that only cancellations and bad debts name, unless the run is limited.
+    year.products = products.filter(|product| limit == usize::MAX || sold.contains(&product.sku)).collect();
     year.customers = customers.into_iter().collect();
     Ok(year)
 }
@@ -277,7 +287,7 @@ mod tests {
     const HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 
     fn year(rows: &str, limit: Option<usize>) -> Result<Year, FileError> {
-        sort_out(&invoices(format!("{HEADER}{rows}").as_bytes(), limit)?)
+        sort_out(&invoices(format!("{HEADER}{rows}").as_bytes())?, limit.unwrap_or(usize::MAX))
     }
 
     #[test]

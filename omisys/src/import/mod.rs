@@ -1,0 +1,216 @@
+//! `omisys import`: a real retailer's year, sold through the real command path.
+//!
+//! Every step is a request under an idempotency key that depends on the file only, so a run that was killed is
+//! repeated from the start and sells nothing twice.
+
+mod countries;
+mod figures;
+mod file;
+
+use std::path::Path;
+use std::time::Duration;
+
+use event_schemas::{CustomerId, derive_uuid};
+use futures_util::stream::{self, StreamExt};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::cli::Import;
+use crate::config::Config;
+use crate::embedded::{Embedded, Payments};
+use crate::error::{CliError, Context};
+use crate::local::{Local, LocalError};
+use crate::progress::Progress;
+use figures::Figures;
+use file::{Adjustment, Product, Sale, Year};
+
+/// Requests under way at once: enough for the log's group commit, few enough to keep memory flat.
+const CONCURRENT: usize = 256;
+const TRIES: u32 = 8;
+const RESUME: &str = "run the same command again: it goes on where it stopped";
+
+/// What a run reports.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    books: Figures,
+    expected: Figures,
+    equal: bool,
+    /// Cancellation invoices in the file; they wait for returns.
+    cancellations_waiting: usize,
+    seconds: f64,
+}
+
+/// Runs the subcommand.
+pub async fn run(config: &Config, command: &Import, json: bool) -> Result<(), CliError> {
+    let Import::OnlineRetail { file, limit } = command;
+    let started = Instant::now();
+    let year = read(file, *limit).await?;
+    let embedded = Embedded::start(config, Payments::Sandbox).await?;
+    let sold = sell(&embedded, &year).await;
+    let books = match sold {
+        Ok(orders) => books(&embedded, &year, &orders).await,
+        Err(error) => Err(error),
+    };
+    embedded.stop().await;
+    let books = books?;
+    let report = Report {
+        equal: books == year.expected,
+        books,
+        expected: year.expected,
+        cancellations_waiting: year.cancellations,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    print(&report, json)?;
+    if report.equal {
+        return Ok(());
+    }
+    Err(CliError::failed("the books differ from the file", "run `omisys audit`, and compare the report's two sides"))
+}
+
+async fn read(path: &Path, limit: Option<usize>) -> Result<Year, CliError> {
+    let owned = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || file::read(&owned, limit)).await;
+    read.context("reading the file was broken off", RESUME)?
+        .context(&format!("{} cannot be sold", path.display()), "give the UCI \"Online Retail\" data set as CSV, or CSV in gzip")
+}
+
+/// Sells everything; answers the order of each sale.
+async fn sell(embedded: &Embedded, year: &Year) -> Result<Vec<String>, CliError> {
+    let names = year.customers.iter().map(|name| customer_id(name)).collect();
+    embedded.ensure_customers(names).await?;
+    let local = embedded.staff().await?;
+    each("products", &year.products, |product| list(local.clone(), product)).await?;
+    each("adjustments", &year.adjustments, |adjustment| write_off(local.clone(), adjustment)).await?;
+    each("orders", &year.sales, |sale| place(local.clone(), sale)).await
+}
+
+/// Runs `step` for every item, [`CONCURRENT`] at once, with a progress bar; answers in the order of the items.
+async fn each<T, R, F>(what: &'static str, items: &[T], step: impl Fn(&T) -> F) -> Result<Vec<R>, CliError>
+where
+    R: Send + 'static,
+    F: Future<Output = Result<R, LocalError>> + Send + 'static,
+{
+    let mut progress = Progress::new(what, items.len() as u64);
+    let mut steps = stream::iter(items.iter().map(|item| tokio::spawn(step(item)))).buffered(CONCURRENT);
+    let mut results = Vec::with_capacity(items.len());
+    while let Some(result) = steps.next().await {
+        let result = result.context("a step was broken off", RESUME)?;
+        results.push(result.context(&format!("not all {what} could be sold"), RESUME)?);
+        progress.step();
+    }
+    Ok(results)
+}
+
+/// Posts, and again if the system is busy.
+async fn post(local: &Local, path: &str, key: &str, prefer: Option<&str>, body: &Value) -> Result<Value, LocalError> {
+    let mut pause = Duration::from_millis(20);
+    for _ in 1..TRIES {
+        match local.post(path, key, prefer, body).await {
+            Err(LocalError::Refused { status, .. }) if [429, 503].contains(&status.as_u16()) => {
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            other => return other,
+        }
+    }
+    local.post(path, key, prefer, body).await
+}
+
+fn list(local: Local, product: &Product) -> impl Future<Output = Result<(), LocalError>> + Send + 'static {
+    let Product { sku, title, price, tracked, needed } = product.clone();
+    async move {
+        let key = |step: &str| format!("online-retail-{step}-{sku}");
+        let created = post(&local, "/v1/products", &key("product"), None, &json!({ "title": title })).await?;
+        let id = created["id"].as_str().unwrap_or_default();
+        let variant = json!({ "sku": sku, "price": pence(price), "tracked": tracked });
+        post(&local, &format!("/v1/products/{id}/variants"), &key("variant"), None, &variant).await?;
+        post(&local, &format!("/v1/products/{id}/publish"), &key("publish"), None, &json!({})).await?;
+        if needed > 0 {
+            let receipt = json!({ "quantity": needed, "reference": "online-retail" });
+            post(&local, &format!("/v1/inventory/{sku}/receipts"), &key(&format!("stock-{needed}")), None, &receipt).await?;
+        }
+        Ok(())
+    }
+}
+
+fn write_off(local: Local, adjustment: &Adjustment) -> impl Future<Output = Result<(), LocalError>> + Send + 'static {
+    let Adjustment { key, sku, delta } = adjustment.clone();
+    async move {
+        let body = json!({ "delta": delta, "reason": "write-off" });
+        let key = format!("online-retail-adjustment-{key}");
+        post(&local, &format!("/v1/inventory/{sku}/adjustments"), &key, None, &body).await.map(drop)
+    }
+}
+
+fn place(local: Local, sale: &Sale) -> impl Future<Output = Result<String, LocalError>> + Send + 'static {
+    let lines: Vec<Value> = sale
+        .lines
+        .iter()
+        .map(|line| json!({ "sku": line.sku, "quantity": line.quantity, "unit_price": pence(line.unit_price) }))
+        .collect();
+    let body = json!({
+        "customer_id": customer_id(&sale.customer), "country": countries::code(&sale.country), "lines": lines,
+        "occurred_at": sale.at, "payment": { "method": "sandbox", "token": "tok_ok" },
+    });
+    let key = format!("online-retail-invoice-{}", sale.invoice);
+    async move {
+        let placed = post(&local, "/v1/orders", &key, Some("wait=10"), &body).await?;
+        Ok(placed["order"]["id"].as_str().unwrap_or_default().to_owned())
+    }
+}
+
+/// What the books of the read models say of these orders, once they show them all.
+async fn books(embedded: &Embedded, year: &Year, orders: &[String]) -> Result<Figures, CliError> {
+    let mut books = Figures { left_out: year.expected.left_out, ..Figures::default() };
+    embedded.settle().await?;
+    for sale in embedded.sales_of(orders).await? {
+        let country = countries::name(&sale.country).unwrap_or("unknown");
+        books.count_order(country, sale.lines, sale.units, sale.paid_pence);
+    }
+    books.adjustments = embedded.count_adjustments().await?;
+    Ok(books)
+}
+
+fn print(report: &Report, json: bool) -> Result<(), CliError> {
+    if json {
+        let line = serde_json::to_string(report).context("the report could not be written", "report this as a bug")?;
+        println!("{line}");
+        return Ok(());
+    }
+    let rows = [
+        ("orders", report.books.orders, report.expected.orders),
+        ("lines", report.books.lines, report.expected.lines),
+        ("units", report.books.units, report.expected.units),
+        ("adjustments", report.books.adjustments, report.expected.adjustments),
+    ];
+    println!("{:<24}{:>16}{:>16}", "", "books", "file");
+    for (name, books, file) in rows {
+        println!("{name:<24}{books:>16}{file:>16}");
+    }
+    println!("{:<24}{:>16}{:>16}", "revenue", pounds(report.books.revenue_pence), pounds(report.expected.revenue_pence));
+    for (country, file) in &report.expected.by_country {
+        let books = report.books.by_country.get(country).map_or(0, |books| books.revenue_pence);
+        println!("  {country:<22}{:>16}{:>16}", pounds(books), pounds(file.revenue_pence));
+    }
+    println!(
+        "{} in {:.1} s; left out: {} bad-debt invoices; waiting for returns: {} cancellations",
+        if report.equal { "equal" } else { "NOT EQUAL" },
+        report.seconds, report.expected.left_out, report.cancellations_waiting,
+    );
+    Ok(())
+}
+
+fn pence(amount: i64) -> Value {
+    json!({ "amount": amount, "currency": "GBP" })
+}
+
+fn pounds(pence: i64) -> String {
+    format!("{}.{:02}", pence / 100, pence % 100)
+}
+
+/// The account of the customer whom the retailer numbers so.
+fn customer_id(name: &str) -> CustomerId {
+    CustomerId::from_uuid(derive_uuid("omisys/import/online-retail/customer", &[name.as_bytes()]))
+}

@@ -1,0 +1,102 @@
+//! The files of the embedded profile, and how they are opened.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use event_schemas::Clock;
+use event_store::{Log, LogOptions};
+use sqlite_file::{Options, SqliteFile, Synchronous};
+
+use crate::config::Config;
+use crate::error::{CliError, Context};
+
+/// The files in the data directory.
+pub struct Files<'a>(&'a Path);
+
+impl<'a> Files<'a> {
+    /// Of this configuration.
+    pub fn of(config: &'a Config) -> Self {
+        Self(&config.data_dir)
+    }
+
+    /// Events, receipts, timers, effects, secrets, accounts: what must not be lost.
+    pub fn log(&self) -> PathBuf {
+        self.0.join("log.db")
+    }
+
+    /// Read models: derived, can be deleted.
+    pub fn views(&self) -> PathBuf {
+        self.0.join("views.db")
+    }
+
+    /// What the sandbox provider charged: the provider's own memory, not OMISYS's.
+    pub fn sandbox(&self) -> PathBuf {
+        self.0.join("sandbox.db")
+    }
+
+    /// Signing and fingerprint keys.
+    pub fn keys(&self) -> PathBuf {
+        self.0.join("keys")
+    }
+
+    fn lock(&self) -> PathBuf {
+        self.0.join("omisys.lock")
+    }
+}
+
+/// Held by the one process that runs the system on a data directory; freed when it ends, however it ends.
+#[derive(Debug)]
+pub struct DataDirLock {
+    _file: File,
+}
+
+impl DataDirLock {
+    /// Makes the directory if it is missing, and takes the lock.
+    pub fn take(config: &Config) -> Result<Self, CliError> {
+        let directory = config.data_dir.display();
+        let remedy = "name a directory that you may write to with --data-dir";
+        std::fs::create_dir_all(&config.data_dir).context(&format!("{directory} could not be made"), remedy)?;
+        let file = File::create(Files::of(config).lock()).context(&format!("{directory} cannot be written to"), remedy)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(std::fs::TryLockError::WouldBlock) => Err(CliError::failed(
+                format!("another omisys process runs on {directory}"),
+                "stop it, or choose another --data-dir",
+            )),
+            Err(std::fs::TryLockError::Error(error)) => {
+                Err(CliError::failed(format!("{directory} cannot be locked: {error}"), remedy).because(error))
+            }
+        }
+    }
+}
+
+/// Opens `log.db`, which must be there.
+pub fn open_existing_log_file(config: &Config) -> Result<SqliteFile, CliError> {
+    let path = Files::of(config).log();
+    if !path.is_file() {
+        return Err(CliError::failed(
+            format!("there is no log in {}", config.data_dir.display()),
+            "name the right directory with --data-dir, or begin with `omisys serve --demo`",
+        ));
+    }
+    open_log_file(config)
+}
+
+/// Opens `log.db`, making it if it is missing.
+pub fn open_log_file(config: &Config) -> Result<SqliteFile, CliError> {
+    open_file(&Files::of(config).log(), Synchronous::Full)
+}
+
+/// Opens one file of the data directory.
+pub fn open_file(path: &Path, synchronous: Synchronous) -> Result<SqliteFile, CliError> {
+    let options = Options { synchronous, ..Options::default() };
+    SqliteFile::open(path, options).context(&format!("{} could not be opened", path.display()), "run `omisys doctor`")
+}
+
+/// Opens the log for reading; it must be there.
+pub async fn open_log(config: &Config) -> Result<Log, CliError> {
+    let file = open_existing_log_file(config)?;
+    Log::open(&file, LogOptions { clock: Clock::System, ..LogOptions::default() })
+        .await
+        .context("the log could not be opened", "run `omisys doctor`")
+}
