@@ -25,6 +25,13 @@ impl Chain {
         Self::default()
     }
 
+    /// As [`Chain::new`], of a stream that is known to be durable up to `version`.
+    pub(crate) fn at(version: Version) -> Self {
+        let chain = Self::default();
+        chain.0.durable.store(version.0, Ordering::Release);
+        chain
+    }
+
     /// Whether an entry of the chain has failed, so that nothing more of it will be committed.
     pub fn is_broken(&self) -> bool {
         self.0.broken.load(Ordering::Acquire)

@@ -15,6 +15,9 @@ mod error;
 mod executor;
 mod journal;
 mod log;
+mod sqlite;
+mod streams;
+mod tail;
 
 pub use chain::Chain;
 pub use command::{CommandRequest, Fingerprint, Fingerprints, Receipt};

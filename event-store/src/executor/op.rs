@@ -1,0 +1,128 @@
+//! What callers ask of a shard.
+
+use aggregates::Decide;
+use event_schemas::{CommandId, StreamId, Version};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::journal::StoredReceipt;
+use crate::{
+    AccessError, CommandRequest, ExecuteError, FindReceiptError, Fingerprints, Receipt, Unavailable,
+};
+
+/// An operation with its place in the house.
+pub(super) struct Op<A: Decide> {
+    /// Its place among the shard's operations: a retried one goes back to where it was.
+    pub(super) ticket: u64,
+    /// How often it was decided on what turned out not to be so.
+    pub(super) attempts: u32,
+    /// Its caller waits rather than be shed.
+    pub(super) patient: bool,
+    pub(super) kind: Kind<A>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Boxed, so that an operation moves cheaply from hand to hand.
+pub(super) enum Kind<A: Decide> {
+    Execute(Box<Execute<A>>),
+    Read(Box<dyn ReadState<A>>),
+    Find(Box<Find>),
+}
+
+pub(super) struct Execute<A: Decide> {
+    pub(super) request: CommandRequest<A::Command>,
+    pub(super) reply: oneshot::Sender<Result<Receipt, ExecuteError<A::Error>>>,
+}
+
+pub(super) struct Find {
+    pub(super) command_id: CommandId,
+    pub(super) fingerprints: Fingerprints,
+    pub(super) reply: oneshot::Sender<Result<Option<Receipt>, FindReceiptError>>,
+}
+
+impl<A: Decide> Op<A> {
+    pub(super) fn new(permit: OwnedSemaphorePermit, patient: bool, kind: Kind<A>) -> Self {
+        Self {
+            ticket: 0,
+            attempts: 0,
+            patient,
+            kind,
+            _permit: permit,
+        }
+    }
+
+    /// Answers that it could not be done.
+    pub(super) fn fail(self, error: AccessError) {
+        // Whoever asked may have gone.
+        match self.kind {
+            Kind::Execute(execute) => {
+                let _ = execute.reply.send(Err(error.into()));
+            }
+            Kind::Read(read) => read.fail(error),
+            Kind::Find(find) => {
+                let _ = find.reply.send(Err(error.into()));
+            }
+        }
+    }
+
+    /// Answers with what the log holds under the command's id.
+    pub(super) fn replay(self, stream: StreamId, stored: &StoredReceipt) {
+        match self.kind {
+            Kind::Execute(execute) => {
+                let same = execute.request.fingerprints.matches(stored.fingerprint.as_ref());
+                let _ = execute.reply.send(if same {
+                    Ok(stored.replayed(stream))
+                } else {
+                    Err(ExecuteError::KeyReused)
+                });
+            }
+            Kind::Find(find) => {
+                let same = find.fingerprints.matches(stored.fingerprint.as_ref());
+                let _ = find.reply.send(if same {
+                    Ok(Some(stored.replayed(stream)))
+                } else {
+                    Err(FindReceiptError::KeyReused)
+                });
+            }
+            Kind::Read(read) => {
+                read.fail(AccessError::Unavailable(Unavailable::Defect(
+                    "a read was given a receipt",
+                )));
+            }
+        }
+    }
+}
+
+/// A read of an aggregate's state that can be repeated.
+pub(super) trait ReadState<A>: Send {
+    fn see(&mut self, state: &A, version: Version);
+    /// What was seen last holds.
+    fn answer(self: Box<Self>);
+    fn fail(self: Box<Self>, error: AccessError);
+}
+
+pub(super) struct Read<F, R> {
+    pub(super) read: F,
+    pub(super) seen: Option<R>,
+    pub(super) reply: oneshot::Sender<Result<R, AccessError>>,
+}
+
+impl<A, F, R> ReadState<A> for Read<F, R>
+where
+    F: FnMut(&A, Version) -> R + Send,
+    R: Send,
+{
+    fn see(&mut self, state: &A, version: Version) {
+        self.seen = Some((self.read)(state, version));
+    }
+
+    fn answer(self: Box<Self>) {
+        let Self { seen, reply, .. } = *self;
+        let _ = reply.send(seen.ok_or(AccessError::Unavailable(Unavailable::Defect(
+            "a read was answered before it saw",
+        ))));
+    }
+
+    fn fail(self: Box<Self>, error: AccessError) {
+        let _ = self.reply.send(Err(error));
+    }
+}

@@ -1,0 +1,243 @@
+//! One transaction's share of entries, as SQL.
+
+use event_schemas::{CommandId, Position, StreamId, Timestamp, Version};
+use sqlite_file::SqliteError;
+use sqlite_file::rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
+
+use crate::Unavailable;
+use crate::command::Fingerprint;
+use crate::journal::{JournalEntry, Outcome, PreparedAppend, Settle, StoredReceipt, Work};
+
+const VERSION: &str = "SELECT max(sequence) FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2";
+
+const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint FROM commands
+    WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND command_id = ?3";
+
+const INSERT_RECEIPT: &str =
+    "INSERT INTO commands (aggregate_type, aggregate_id, command_id, fingerprint_key,
+        fingerprint, first_sequence, last_sequence, position, recorded_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+
+const INSERT_EVENT: &str = "INSERT INTO events (position, aggregate_type, aggregate_id, sequence, event_type,
+        event_version, payload, metadata, recorded_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+/// Runs `entries` in order and pushes one outcome each. The outcomes hold if the transaction commits.
+///
+/// An entry that fails leaves nothing behind. An `Err` is the transaction's: it is rolled back already, or was when
+/// SQLite gave up on it.
+pub(super) fn run(
+    conn: &Connection,
+    entries: &[JournalEntry],
+    now: Timestamp,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), SqliteError> {
+    run_all(conn, entries, now, outcomes).inspect_err(|_| {
+        // Other jobs share the transaction; rolling it back tells the file's writer that all of it has failed.
+        if !conn.is_autocommit() {
+            let _ = conn.execute_batch("ROLLBACK");
+        }
+    })
+}
+
+fn run_all(
+    conn: &Connection,
+    entries: &[JournalEntry],
+    now: Timestamp,
+    outcomes: &mut Vec<Outcome>,
+) -> Result<(), SqliteError> {
+    // Read inside the transaction: another process may have moved it.
+    let before: u64 = conn
+        .prepare_cached("SELECT position FROM log_head")?
+        .query_row([], |row| row.get(0))?;
+    let mut log = Writer {
+        conn,
+        head: before,
+        recorded_at: now.as_microsecond(),
+        version: conn.prepare_cached(VERSION)?,
+        receipt: conn.prepare_cached(RECEIPT)?,
+        insert_receipt: conn.prepare_cached(INSERT_RECEIPT)?,
+        insert_event: conn.prepare_cached(INSERT_EVENT)?,
+    };
+    for entry in entries {
+        let outcome = if entry.chain.is_broken() {
+            Outcome::ChainBroken
+        } else {
+            match &entry.work {
+                Work::Append(append) => {
+                    let outcome = log.append(append)?;
+                    if !matches!(outcome, Outcome::Appended { .. }) {
+                        entry.chain.break_off();
+                    }
+                    outcome
+                }
+                Work::Settle(settle) => {
+                    let outcome = log.settle(settle)?;
+                    if matches!(outcome, Outcome::Behind { .. }) {
+                        entry.chain.break_off();
+                    }
+                    outcome
+                }
+            }
+        };
+        outcomes.push(outcome);
+    }
+    let after = log.head;
+    drop(log);
+    if after != before {
+        conn.prepare_cached("UPDATE log_head SET position = ?1")?
+            .execute([after])?;
+    }
+    Ok(())
+}
+
+struct Writer<'conn> {
+    conn: &'conn Connection,
+    /// The last position taken, by this transaction or before it.
+    head: u64,
+    recorded_at: i64,
+    version: CachedStatement<'conn>,
+    receipt: CachedStatement<'conn>,
+    insert_receipt: CachedStatement<'conn>,
+    insert_event: CachedStatement<'conn>,
+}
+
+impl Writer<'_> {
+    fn append(&mut self, append: &PreparedAppend) -> Result<Outcome, SqliteError> {
+        let actual = self.version(&append.stream)?;
+        if actual != append.expected {
+            let known = self.receipt(&append.stream, append.metadata.command_id)?;
+            return Ok(known.map_or(Outcome::Behind { actual }, Outcome::Duplicate));
+        }
+        let before = self.head;
+        match self.insert(append) {
+            Ok(true) => Ok(Outcome::Appended {
+                version: append.version(),
+                position: Position(self.head),
+            }),
+            Ok(false) => self
+                .receipt(&append.stream, append.metadata.command_id)?
+                .map(Outcome::Duplicate)
+                .ok_or_else(|| SqliteError::Sql {
+                    code: 0,
+                    message: "a receipt vanished".to_owned(),
+                }),
+            // A full disk or an I/O error: there is no transaction any more to take anything out of.
+            Err(error) if self.conn.is_autocommit() => Err(error),
+            // This append's own fault, such as a payload beyond SQLite's limits: the others must not suffer for it.
+            Err(error) => {
+                self.head = before;
+                self.undo(append)?;
+                tracing::error!(%error, stream = %append.stream, "an append was refused by SQLite");
+                Ok(Outcome::Unavailable(error.into()))
+            }
+        }
+    }
+
+    /// Inserts the receipt and the events; `false`, and nothing inserted, if there is a receipt.
+    fn insert(&mut self, append: &PreparedAppend) -> Result<bool, SqliteError> {
+        let aggregate_type = append.stream.aggregate_type.as_str();
+        let aggregate_id = append.stream.aggregate_id.as_str();
+        let fingerprint = append.fingerprint.as_ref();
+        let inserted = self.insert_receipt.execute(params![
+            aggregate_type,
+            aggregate_id,
+            append.metadata.command_id.as_uuid().as_bytes(),
+            fingerprint.map(|fingerprint| &*fingerprint.key_id),
+            fingerprint.map(|fingerprint| &fingerprint.mac),
+            append.expected.0 + 1,
+            append.version().0,
+            self.head + append.events.len() as u64,
+            self.recorded_at,
+        ])?;
+        if inserted == 0 {
+            return Ok(false);
+        }
+        let mut sequence = append.expected.0;
+        for prepared in &append.events {
+            sequence += 1;
+            self.head += 1;
+            self.insert_event.execute(params![
+                self.head,
+                aggregate_type,
+                aggregate_id,
+                sequence,
+                prepared.event.name(),
+                prepared.event.schema_version(),
+                prepared.payload,
+                append.metadata_json,
+                self.recorded_at,
+            ])?;
+        }
+        Ok(true)
+    }
+
+    /// Takes out what a failed [`Writer::insert`] left beyond `head`.
+    fn undo(&mut self, append: &PreparedAppend) -> Result<(), SqliteError> {
+        self.conn
+            .execute("DELETE FROM events WHERE position > ?1", [self.head])?;
+        self.conn.execute(
+            "DELETE FROM commands WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND command_id = ?3",
+            params![
+                append.stream.aggregate_type.as_str(),
+                append.stream.aggregate_id.as_str(),
+                append.metadata.command_id.as_uuid().as_bytes(),
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn settle(&mut self, settle: &Settle) -> Result<Outcome, SqliteError> {
+        if let Some(command_id) = settle.command_id
+            && let Some(stored) = self.receipt(&settle.stream, command_id)?
+        {
+            return Ok(Outcome::Duplicate(stored));
+        }
+        if let Some(version) = settle.version {
+            let actual = self.version(&settle.stream)?;
+            if actual != version {
+                return Ok(Outcome::Behind { actual });
+            }
+        }
+        Ok(Outcome::Settled)
+    }
+
+    fn version(&mut self, stream: &StreamId) -> Result<Version, SqliteError> {
+        let key = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
+        let version: Option<u64> = self.version.query_row(key, |row| row.get(0))?;
+        Ok(Version(version.unwrap_or(0)))
+    }
+
+    fn receipt(
+        &mut self,
+        stream: &StreamId,
+        command_id: CommandId,
+    ) -> Result<Option<StoredReceipt>, SqliteError> {
+        let key = (
+            stream.aggregate_type.as_str(),
+            stream.aggregate_id.as_str(),
+            command_id.as_uuid().as_bytes(),
+        );
+        let stored = self
+            .receipt
+            .query_row(key, |row| {
+                let key_id: Option<String> = row.get(2)?;
+                let mac: Option<[u8; 32]> = row.get(3)?;
+                Ok(StoredReceipt {
+                    version: Version(row.get(0)?),
+                    position: Position(row.get(1)?),
+                    fingerprint: key_id.zip(mac).map(|(key_id, mac)| Fingerprint {
+                        key_id: key_id.into(),
+                        mac,
+                    }),
+                })
+            })
+            .optional()?;
+        Ok(stored)
+    }
+}
+
+/// The answer to everything in a transaction that failed.
+pub(super) fn failed(error: &SqliteError) -> Outcome {
+    Outcome::Unavailable(Unavailable::from(error.clone()))
+}

@@ -1,0 +1,234 @@
+//! Reads, as SQL.
+
+use std::sync::Arc;
+
+use event_schemas::{
+    AggregateId, AggregateType, DecodeError, Metadata, Position, RecordedEvent, StreamId, Timestamp,
+    Upcasters, Version, decode,
+};
+use sqlite_file::SqliteError;
+use sqlite_file::rusqlite::{Connection, Row, params};
+
+use crate::{LogEntry, RawEvent, ReadError, UnreadableEvent, UnreadableReason};
+
+/// Payload bytes after which a page ends, so that one read's memory stays bounded whatever the events' size.
+const MAX_PAGE_BYTES: usize = 8 << 20;
+
+const BY_POSITION: &str =
+    "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+        payload, metadata, recorded_at
+    FROM events WHERE position > ?1 ORDER BY position LIMIT ?2";
+
+const BY_STREAM: &str = "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+        payload, metadata, recorded_at
+    FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence > ?3 AND sequence <= ?4
+    ORDER BY sequence LIMIT ?5";
+
+/// One page of the log, and the head as the same snapshot has it.
+pub(crate) struct Page {
+    pub(crate) entries: Vec<LogEntry>,
+    pub(crate) head: Position,
+}
+
+pub(crate) fn read_head(conn: &Connection) -> Result<Position, SqliteError> {
+    let position = conn
+        .prepare_cached("SELECT position FROM log_head")?
+        .query_row([], |row| row.get(0))?;
+    Ok(Position(position))
+}
+
+pub(crate) fn read_page(
+    conn: &Connection,
+    upcasters: &Upcasters,
+    after: Position,
+    max: usize,
+) -> Result<Page, SqliteError> {
+    let mut statement = conn.prepare_cached(BY_POSITION)?;
+    let mut rows = statement.query((sql_int(after.0), sql_int(max as u64)))?;
+    let mut entries = Vec::new();
+    let mut bytes = 0;
+    while bytes < MAX_PAGE_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let columns = Columns::of(row)?;
+        bytes += columns.payload.len();
+        entries.push(match columns.decode(upcasters) {
+            Ok(event) => LogEntry::Event(Arc::new(event)),
+            Err(unreadable) => LogEntry::Unreadable(Arc::new(unreadable)),
+        });
+    }
+    Ok(Page {
+        entries,
+        head: read_head(conn)?,
+    })
+}
+
+pub(crate) fn read_stream(
+    conn: &Connection,
+    upcasters: &Upcasters,
+    stream: &StreamId,
+    after: Version,
+    up_to: Option<Version>,
+) -> Result<Vec<Arc<RecordedEvent>>, ReadError> {
+    let mut statement = conn.prepare_cached(BY_STREAM).map_err(SqliteError::from)?;
+    let key = params![
+        stream.aggregate_type.as_str(),
+        stream.aggregate_id.as_str(),
+        sql_int(after.0),
+        up_to.map_or(i64::MAX, |version| sql_int(version.0)),
+        -1,
+    ];
+    let mut rows = statement.query(key).map_err(SqliteError::from)?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next().map_err(SqliteError::from)? {
+        let event = Columns::of(row)?
+            .decode(upcasters)
+            .map_err(|unreadable| ReadError::Unreadable(Box::new(unreadable)))?;
+        events.push(Arc::new(event));
+    }
+    Ok(events)
+}
+
+pub(crate) fn read_raw_page(
+    conn: &Connection,
+    after: Position,
+    max: usize,
+) -> Result<Vec<RawEvent>, SqliteError> {
+    let mut statement = conn.prepare_cached(BY_POSITION)?;
+    let mut rows = statement.query((sql_int(after.0), sql_int(max as u64)))?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        events.push(Columns::of(row)?.to_raw());
+    }
+    Ok(events)
+}
+
+pub(crate) fn read_raw_stream(
+    conn: &Connection,
+    aggregate_type: &str,
+    aggregate_id: &str,
+    after: Version,
+    max: usize,
+) -> Result<Vec<RawEvent>, SqliteError> {
+    let mut statement = conn.prepare_cached(BY_STREAM)?;
+    let key = params![
+        aggregate_type,
+        aggregate_id,
+        sql_int(after.0),
+        i64::MAX,
+        sql_int(max as u64)
+    ];
+    let mut rows = statement.query(key)?;
+    let mut events = Vec::new();
+    while let Some(row) = rows.next()? {
+        events.push(Columns::of(row)?.to_raw());
+    }
+    Ok(events)
+}
+
+/// SQLite's integers are signed; nothing is stored beyond their range.
+fn sql_int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// A row, not copied yet.
+struct Columns<'row> {
+    position: Position,
+    aggregate_type: &'row str,
+    aggregate_id: &'row str,
+    version: Version,
+    event_type: &'row str,
+    event_version: &'row str,
+    payload: &'row str,
+    metadata: &'row str,
+    recorded_at: Timestamp,
+}
+
+impl<'row> Columns<'row> {
+    fn of(row: &'row Row<'_>) -> Result<Self, SqliteError> {
+        let text = |column: usize| -> Result<&'row str, SqliteError> {
+            let value = row.get_ref(column)?;
+            value.as_str().map_err(|error| SqliteError::Sql {
+                code: 0,
+                message: error.to_string(),
+            })
+        };
+        let micros = row.get(8)?;
+        Ok(Self {
+            position: Position(row.get(0)?),
+            aggregate_type: text(1)?,
+            aggregate_id: text(2)?,
+            version: Version(row.get(3)?),
+            event_type: text(4)?,
+            event_version: text(5)?,
+            payload: text(6)?,
+            metadata: text(7)?,
+            recorded_at: Timestamp::from_microsecond(micros).map_err(|error| SqliteError::Sql {
+                code: 0,
+                message: error.to_string(),
+            })?,
+        })
+    }
+
+    fn decode(&self, upcasters: &Upcasters) -> Result<RecordedEvent, UnreadableEvent> {
+        let aggregate_type: AggregateType = self
+            .aggregate_type
+            .parse()
+            .map_err(|_| self.unreadable(UnreadableReason::Newer))?;
+        let event = decode(
+            aggregate_type,
+            self.event_type,
+            self.event_version,
+            self.payload,
+            upcasters,
+        )
+        .map_err(|error| self.unreadable(reason(&error)))?;
+        let metadata: Metadata = serde_json::from_str(self.metadata)
+            .map_err(|error| self.unreadable(UnreadableReason::Poison(format!("metadata: {error}"))))?;
+        Ok(RecordedEvent {
+            position: self.position,
+            stream: StreamId {
+                aggregate_type,
+                aggregate_id: AggregateId::from(self.aggregate_id),
+            },
+            version: self.version,
+            event,
+            metadata,
+            recorded_at: self.recorded_at,
+        })
+    }
+
+    fn unreadable(&self, reason: UnreadableReason) -> UnreadableEvent {
+        UnreadableEvent {
+            position: self.position,
+            aggregate_type: self.aggregate_type.to_owned(),
+            aggregate_id: AggregateId::from(self.aggregate_id),
+            version: self.version,
+            event_type: self.event_type.to_owned(),
+            event_version: self.event_version.to_owned(),
+            reason,
+        }
+    }
+
+    fn to_raw(&self) -> RawEvent {
+        RawEvent {
+            position: self.position,
+            aggregate_type: self.aggregate_type.to_owned(),
+            aggregate_id: AggregateId::from(self.aggregate_id),
+            version: self.version,
+            event_type: self.event_type.to_owned(),
+            event_version: self.event_version.to_owned(),
+            payload: self.payload.to_owned(),
+            metadata: self.metadata.to_owned(),
+            recorded_at: self.recorded_at,
+        }
+    }
+}
+
+/// What a failed decode says about the event.
+pub(crate) fn reason(error: &DecodeError) -> UnreadableReason {
+    match error {
+        DecodeError::Newer { .. } => UnreadableReason::Newer,
+        DecodeError::Malformed { source, .. } => UnreadableReason::Poison(source.to_string()),
+    }
+}
