@@ -132,7 +132,9 @@ pub struct IfNoneMatch(#[param(value_type = Option<String>, example = "\"1.7\"")
 
 impl IfNoneMatch {
     /// Whether the client has this version, so that 304 will do. Compares weakly (RFC 9110, section 13.1.2).
-    pub fn matches(&self, tag: ETag) -> bool {
+    ///
+    /// `tag` is an [`ETag`], or text with its quotes for what is put together from several documents.
+    pub fn matches(&self, tag: impl fmt::Display) -> bool {
         let tag = tag.to_string();
         self.0
             .iter()
