@@ -68,6 +68,8 @@ pub enum OrderError {
     DuplicateShipment { shipment_id: ShipmentId },
     #[error("the order has no shipment {shipment_id}")]
     UnknownShipment { shipment_id: ShipmentId },
+    #[error("the order had the return {return_id} already")]
+    DuplicateReturn { return_id: ReturnId },
     #[error("the order has no return {return_id}")]
     UnknownReturn { return_id: ReturnId },
     /// The return has been decided otherwise or is not approved yet.

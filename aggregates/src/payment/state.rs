@@ -1,76 +1,7 @@
-use std::collections::BTreeMap;
-
-use event_schemas::{Anomaly, Code, Money, OrderId, PaymentEvent, PaymentMethod, ProviderRef, RefundId};
+use event_schemas::{Anomaly, Code, OrderId, PaymentEvent, ProviderRef};
 use serde::{Deserialize, Serialize};
 
-/// How far an attempt has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum AttemptStatus {
-    #[default]
-    Requested,
-    /// The provider has opened a session.
-    Pending,
-    /// The provider holds the money for us.
-    Authorized,
-    Captured,
-    Declined,
-    /// The authorization was given back.
-    Voided,
-    /// Closed before anything was authorized.
-    Expired,
-}
-
-/// A call to the provider that is to be made, and whose outcome is not known yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Intent {
-    Session { attempt: u32 },
-    Capture { attempt: u32 },
-    Void { attempt: u32 },
-    Refund { attempt: u32, refund_id: RefundId },
-}
-
-/// How far a refund has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RefundStatus {
-    Requested,
-    Succeeded,
-    Failed,
-}
-
-/// Money on its way back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refund {
-    pub amount: Money,
-    pub reason: Code,
-    pub status: RefundStatus,
-}
-
-/// What a report of the provider is about; with attempt and provider reference, the identity of a fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Operation {
-    Session,
-    Authorize,
-    Capture,
-    Void,
-}
-
-/// One try to pay.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    pub(super) amount: Money,
-    pub(super) method: PaymentMethod,
-    pub(super) status: AttemptStatus,
-    /// Facts that were recorded, in that order.
-    pub(super) facts: Vec<(Operation, ProviderRef)>,
-    /// Whether a decline was recorded since the last intent: a second report of it is told apart by this.
-    pub(super) declined: bool,
-    /// The open session, capture or void.
-    pub(super) intent: Option<Intent>,
-    pub(super) refunds: BTreeMap<RefundId, Refund>,
-}
+use super::{Attempt, AttemptStatus, Intent, RefundStatus};
 
 /// How far the whole payment has come: that of the attempt that took the money, else of the last one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,7 +41,34 @@ impl Payment {
 
     /// How far it has come.
     pub fn status(&self) -> PaymentStatus {
-        todo!()
+        let captured = self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.status == AttemptStatus::Captured);
+        // A surplus that was given back does not hide the attempt that paid.
+        if let Some(best) = captured.min_by_key(|attempt| attempt.refunded().amount()) {
+            return match best.refunded().amount() {
+                0 => PaymentStatus::Captured,
+                refunded if refunded < best.amount.amount() => PaymentStatus::PartiallyRefunded,
+                _ => PaymentStatus::Refunded,
+            };
+        }
+        match self.attempts.last().map(|last| last.status) {
+            None if self.expired => PaymentStatus::Expired,
+            None => PaymentStatus::Absent,
+            Some(AttemptStatus::Requested) => PaymentStatus::Requested,
+            Some(AttemptStatus::Pending) => PaymentStatus::Pending,
+            Some(AttemptStatus::Authorized) => PaymentStatus::Authorized,
+            Some(AttemptStatus::Captured) => PaymentStatus::Captured,
+            Some(AttemptStatus::Declined) => PaymentStatus::Declined,
+            Some(AttemptStatus::Voided) => PaymentStatus::Voided,
+            Some(AttemptStatus::Expired) => PaymentStatus::Expired,
+        }
+    }
+
+    /// All attempts; number n is at index n − 1.
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
     }
 
     /// The number of the last attempt; 0 before the first.
@@ -128,41 +86,113 @@ impl Payment {
         self.closed.is_some()
     }
 
+    /// Whether attempt `number` is no longer wanted: the payment was closed, the attempt was retried, or another one has
+    /// taken the money.
+    pub fn is_given_up(&self, number: u32) -> bool {
+        self.is_closed()
+            || number < self.current_attempt()
+            || self.captured_attempt().is_some_and(|captured| captured != number)
+    }
+
+    /// The first attempt that was captured, if any.
+    pub fn captured_attempt(&self) -> Option<u32> {
+        self.attempts
+            .iter()
+            .zip(1..)
+            .find_map(|(attempt, number)| (attempt.status == AttemptStatus::Captured).then_some(number))
+    }
+
     /// Whether the outcome of this call is still awaited. A worker asks before each call.
     pub fn is_open(&self, intent: Intent) -> bool {
-        let _ = intent;
-        todo!()
+        match intent {
+            Intent::Session { attempt } | Intent::Capture { attempt } | Intent::Void { attempt } => self
+                .attempt(attempt)
+                .is_some_and(|attempt| attempt.intent == Some(intent)),
+            Intent::Refund { attempt, refund_id } => self
+                .attempt(attempt)
+                .and_then(|attempt| attempt.refunds.get(&refund_id))
+                .is_some_and(|refund| refund.status == RefundStatus::Requested),
+        }
     }
 
     /// All calls whose outcome is awaited.
     pub fn open_intents(&self) -> Vec<Intent> {
-        todo!()
-    }
-}
-
-impl Attempt {
-    /// What is to be paid.
-    pub const fn amount(&self) -> Money {
-        self.amount
-    }
-
-    /// How it is to be paid.
-    pub const fn method(&self) -> &PaymentMethod {
-        &self.method
+        let mut open = Vec::new();
+        for (attempt, number) in self.attempts.iter().zip(1..) {
+            open.extend(attempt.intent);
+            open.extend(attempt.open_refunds().map(|refund_id| Intent::Refund {
+                attempt: number,
+                refund_id,
+            }));
+        }
+        open
     }
 
-    /// How far it has come.
-    pub const fn status(&self) -> AttemptStatus {
-        self.status
+    /// Whether a capture or a refund is under way.
+    pub(super) fn has_money_intent(&self) -> bool {
+        self.attempts.iter().any(|attempt| {
+            matches!(attempt.intent, Some(Intent::Capture { .. })) || attempt.open_refunds().next().is_some()
+        })
     }
 
-    /// Its refunds.
-    pub const fn refunds(&self) -> &BTreeMap<RefundId, Refund> {
-        &self.refunds
+    fn attempt_mut(&mut self, number: u32) -> Option<&mut Attempt> {
+        self.attempts.get_mut(number.checked_sub(1)? as usize)
     }
 }
 
 pub(super) fn evolve(payment: &mut Payment, event: &PaymentEvent) {
-    let _ = (payment, event);
-    todo!()
+    use PaymentEvent as E;
+    match event {
+        E::PaymentRequested {
+            order_id,
+            amount,
+            method,
+            ..
+        }
+        | E::PaymentRetried {
+            order_id,
+            amount,
+            method,
+            ..
+        } => {
+            payment.order_id = Some(*order_id);
+            payment.attempts.push(Attempt::new(*amount, method.clone()));
+        }
+        E::PaymentCloseRequested { order_id, reason, .. } => {
+            payment.order_id = Some(*order_id);
+            payment.closed = Some(reason.clone());
+        }
+        E::PaymentExpired { .. } => {
+            payment.expired = true;
+            if let Some(last) = payment.attempts.last_mut().filter(|last| last.can_expire()) {
+                last.status = AttemptStatus::Expired;
+            }
+        }
+        E::ProviderAnomalyRecorded {
+            attempt,
+            provider_ref,
+            kind,
+            ..
+        } => {
+            payment
+                .anomalies
+                .push((*attempt, provider_ref.clone(), kind.clone()));
+        }
+        E::SessionRequested { attempt, .. }
+        | E::PaymentSessionCreated { attempt, .. }
+        | E::PaymentAuthorized { attempt, .. }
+        | E::CaptureRequested { attempt, .. }
+        | E::PaymentCaptured { attempt, .. }
+        | E::PaymentDeclined { attempt, .. }
+        | E::VoidRequested { attempt, .. }
+        | E::PaymentVoided { attempt, .. }
+        | E::RefundRequested { attempt, .. }
+        | E::RefundSucceeded { attempt, .. }
+        | E::RefundFailed { attempt, .. } => {
+            let number = *attempt;
+            if let Some(attempt) = payment.attempt_mut(number) {
+                attempt.evolve(number, event);
+            }
+        }
+    }
 }
