@@ -1,0 +1,3 @@
+//! The caller's one cart.
+
+pub(crate) mod mine;

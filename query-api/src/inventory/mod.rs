@@ -1,0 +1,3 @@
+//! Stock, for staff.
+
+pub(crate) mod get;

@@ -1,0 +1,48 @@
+use axum::extract::State;
+use axum::response::Response;
+use event_schemas::OrderId;
+use http_conventions::{AtLeast, ConsistencyToken, IfNoneMatch, Path, Problem, Query};
+use identity::verifier::{Caller, Permission};
+use projections::orders::OrderView;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::QueryApi;
+use crate::read::{Refusals, Scope, answer, document, owned_or, point};
+
+/// How to read one order.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Params {
+    /// A consistency token of a receipt.
+    #[param(value_type = Option<String>)]
+    at_least: Option<ConsistencyToken>,
+}
+
+/// One order with its lines, payment, shipments and returns.
+#[utoipa::path(
+    get, path = "/v1/orders/{id}", tag = "orders", operation_id = "getOrder",
+    params(("id" = String, Path, format = Uuid), Params, IfNoneMatch),
+    responses(
+        (status = 200, body = OrderView, headers(("ETag" = String))),
+        (status = 304, description = "Not changed."),
+        (status = 404, description = "Not there, or not yours.", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn get(
+    caller: Caller,
+    State(api): State<QueryApi>,
+    Path(id): Path<OrderId>,
+    Query(params): Query<Params>,
+    at_least: AtLeast,
+    has: IfNoneMatch,
+) -> Result<Response, Problem> {
+    let point = point(params.at_least, at_least)?;
+    let is_theirs = owned_or(&caller, Permission::OrderReadAll);
+    let may_see = |order: &OrderView| is_theirs(order.customer_id);
+    let order = document(api.views.orders(), &id.into(), point.as_ref(), api.wait, may_see).await?;
+    Ok(answer(&order.etag(), || order.json(), &has, Scope::TheCaller))
+}

@@ -1,0 +1,116 @@
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse as _, Response};
+use event_schemas::{OrderId, Timestamp};
+use futures_util::{Stream, stream};
+use http_conventions::{Path, Problem};
+use identity::verifier::{Caller, Permission};
+use projections::orders::{OrderView, Orders};
+use projections::{DocId, DocWatch};
+use tokio::time::Instant;
+
+use crate::QueryApi;
+use crate::read::{Refusals, document, owned_or};
+
+/// Keeps proxies from taking a quiet stream for a dead one, and finds clients that are gone.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// An order as it changes: server-sent events named `order`, each with the whole order as data and its entity tag as
+/// id. Begins with the order as it is, unless `Last-Event-ID` says that the client has that already; steps in quick
+/// succession may be told as one. Ends when the token does: come back with a new one.
+#[utoipa::path(
+    get, path = "/v1/orders/{id}/stream", tag = "orders", operation_id = "streamOrder",
+    params(
+        ("id" = String, Path, format = Uuid),
+        ("Last-Event-ID" = Option<String>, Header, description = "The last id received."),
+    ),
+    responses(
+        (status = 200, description = "A stream of orders.", body = OrderView, content_type = "text/event-stream"),
+        (status = 404, description = "Not there, or not yours.", body = Problem, content_type = "application/problem+json"),
+        Refusals,
+    ),
+    security(("bearer" = [])),
+)]
+pub(crate) async fn stream(
+    caller: Caller,
+    State(api): State<QueryApi>,
+    Path(id): Path<OrderId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let is_theirs = owned_or(&caller, Permission::OrderReadAll);
+    let id: DocId = id.into();
+    // Watched before it is read, so that no change falls in between.
+    let watch = api.views.orders().watch(&id);
+    document::<Orders>(api.views.orders(), &id, None, api.wait, |order| {
+        is_theirs(order.customer_id)
+    })
+    .await?;
+    let seen = headers
+        .get("last-event-id")
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let changes = Changes {
+        id,
+        watch,
+        seen,
+        first: true,
+        expires_at: caller.expires_at,
+        api,
+    };
+    Ok(Sse::new(changes.events()).into_response())
+}
+
+struct Changes {
+    api: QueryApi,
+    id: DocId,
+    watch: DocWatch,
+    /// The id of what the client has.
+    seen: Option<String>,
+    first: bool,
+    expires_at: Timestamp,
+}
+
+impl Changes {
+    fn events(self) -> impl Stream<Item = Result<Event, Infallible>> {
+        stream::unfold(self, |mut changes| async move {
+            let event = changes.next().await?;
+            Some((Ok(event), changes))
+        })
+    }
+
+    /// The next event; none once the token has expired, or the read model fails: the client will come back.
+    async fn next(&mut self) -> Option<Event> {
+        loop {
+            let left = Duration::try_from(self.expires_at.duration_since(self.api.clock.now())).ok()?;
+            if left.is_zero() {
+                return None;
+            }
+            if !std::mem::take(&mut self.first) {
+                let heartbeat = Instant::now() + HEARTBEAT.min(left);
+                if tokio::time::timeout_at(heartbeat, self.watch.changed())
+                    .await
+                    .is_err()
+                {
+                    if left <= HEARTBEAT {
+                        return None;
+                    }
+                    return Some(Event::default().comment(""));
+                }
+            }
+            let order = self.api.views.orders().get(&self.id).await.ok()??;
+            let tag = order.etag();
+            let id = tag.trim_matches('"');
+            if self.seen.as_deref() == Some(id) {
+                continue;
+            }
+            self.seen = Some(id.to_owned());
+            // JSON text has no line break, which is all that event data may not have.
+            let text = String::from_utf8(order.json().to_vec()).ok()?;
+            return Some(Event::default().event("order").id(id).data(text));
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Payments: those of one's own orders, or everybody's for those with `payment.read_all`.
+
+pub(crate) mod get;

@@ -1,0 +1,3 @@
+//! Sums over sales, for staff.
+
+pub(crate) mod sales;
