@@ -45,6 +45,11 @@ impl Epochs {
             .then(|| snapshot.epochs.get(&account).copied())
     }
 
+    /// Whether the snapshot is fresh and has the account at this epoch.
+    pub(crate) fn knows(&self, account: AccountId, epoch: u64, now: Timestamp) -> bool {
+        self.get(account, now) == Some(Some(epoch))
+    }
+
     pub(super) async fn refresh_if_stale(&self, clock: &Clock) -> Result<(), SqliteError> {
         let _refreshing = self.refreshing.lock().await;
         if self

@@ -1,0 +1,544 @@
+//! The service: accounts, sessions and keys over `log.db`.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_schemas::{AccountId, Clock, Timestamp};
+use http_conventions::ClientAddress;
+use sqlite_file::{SqliteError, SqliteFile};
+
+use crate::accounts::{self, Account, AccountError, Change, NewAccount, Status};
+use crate::keys::{Fingerprinter, KeyError, KeyInfo, KeyRing, KeySource, Purpose, Start};
+use crate::passwords::{HashError, Passwords};
+use crate::permissions::{PermissionSet, Role};
+use crate::random;
+use crate::sessions::{self, Refreshed, Session};
+use crate::settings::Settings;
+use crate::throttle::Throttle;
+use crate::tokens::{self, AccessToken, RefreshToken, Subject};
+use crate::values::{Email, NewPassword, Password};
+use crate::verifier::{Caller, Epochs, Verifier};
+
+/// How often [`Identity::run`] looks for keys that another process changed, and removes what has expired.
+const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Accounts written in one job, so that an import does not hold up everybody else's commit.
+const BATCH_ACCOUNTS: usize = 1_000;
+
+/// Accounts, sessions and keys. Cloning is cheap and shares them.
+#[derive(Clone)]
+pub struct Identity {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    file: SqliteFile,
+    clock: Clock,
+    keys: KeyRing,
+    verifier: Verifier,
+    settings: Settings,
+    passwords: Passwords,
+    password_tries: Throttle<Email>,
+    password_tries_by_address: Throttle<IpAddr>,
+    registrations: Throttle<IpAddr>,
+    guests: Throttle<IpAddr>,
+    refreshes: Throttle<IpAddr>,
+}
+
+/// Why identity cannot start or change its keys.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error(transparent)]
+    Store(#[from] SqliteError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+}
+
+/// Why no session was begun or continued.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No such account, no or another password, or disabled: never told apart.
+    #[error("the e-mail address or the password is wrong")]
+    BadCredentials,
+    #[error("the refresh token is not valid")]
+    InvalidRefreshToken,
+    #[error("another account has this e-mail address")]
+    EmailTaken,
+    #[error("too many attempts")]
+    Throttled(Duration),
+    #[error("too many passwords are being hashed")]
+    Busy,
+    #[error(transparent)]
+    Store(#[from] SqliteError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+}
+
+impl From<AccountError> for SessionError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::EmailTaken => Self::EmailTaken,
+            AccountError::Busy => Self::Busy,
+            AccountError::Store(error) => Self::Store(error),
+            AccountError::NotFound | AccountError::LastAdmin | AccountError::Guest => Self::BadCredentials,
+        }
+    }
+}
+
+impl From<HashError> for SessionError {
+    fn from(_: HashError) -> Self {
+        // A hash that cannot be made for want of memory is want of capacity, too.
+        Self::Busy
+    }
+}
+
+impl From<HashError> for AccountError {
+    fn from(_: HashError) -> Self {
+        Self::Busy
+    }
+}
+
+/// A session that has begun or gone on.
+#[derive(Debug)]
+pub struct SignedIn {
+    pub account: Account,
+    pub access: AccessToken,
+    /// Permission names, separated by spaces.
+    pub scope: String,
+    pub(crate) refresh_token: String,
+    pub refresh_expires_at: Timestamp,
+}
+
+impl SignedIn {
+    /// The token that continues the session, once.
+    pub fn refresh_token(&self) -> &str {
+        &self.refresh_token
+    }
+}
+
+impl Identity {
+    /// Opens the accounts in `file` and the keys of `source`.
+    pub async fn open(
+        file: SqliteFile,
+        source: KeySource,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, IdentityError> {
+        file.migrate("identity", accounts::MIGRATIONS)?;
+        let keys = KeyRing::open(source, clock.now())?;
+        let epochs = Epochs::new(file.clone());
+        let verifier = Verifier::new(
+            &settings.issuer,
+            &settings.audience,
+            settings.permissions,
+            epochs,
+            clock.clone(),
+        );
+        verifier.set_keys(keys.snapshot().public());
+        verifier.epochs().refresh(&clock).await?;
+        let limits = settings.limits;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                file,
+                clock,
+                keys,
+                verifier,
+                settings,
+                passwords: Passwords::new(),
+                password_tries: Throttle::new(limits.passwords_per_account),
+                password_tries_by_address: Throttle::new(limits.passwords_per_address),
+                registrations: Throttle::new(limits.registrations_per_address),
+                guests: Throttle::new(limits.guests_per_address),
+                refreshes: Throttle::new(limits.refreshes_per_address),
+            }),
+        })
+    }
+
+    /// Checks the tokens that this service makes.
+    pub fn verifier(&self) -> Verifier {
+        self.inner.verifier.clone()
+    }
+
+    /// Fingerprints request bodies under the server's keys.
+    pub fn fingerprinter(&self) -> Fingerprinter {
+        Fingerprinter::new(self.inner.keys.clone(), self.inner.clock.clone())
+    }
+
+    /// Takes over changed keys and removes what has expired, until `shutdown` resolves. Correctness does not need it
+    /// while no other process changes the keys.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) {
+        let mut ticks = tokio::time::interval(MAINTENANCE_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return,
+                _ = ticks.tick() => {
+                    if let Err(error) = self.maintain().await {
+                        tracing::warn!(%error, "identity maintenance failed");
+                    }
+                }
+            }
+        }
+    }
+
+    /// One round of [`Identity::run`].
+    pub async fn maintain(&self) -> Result<(), IdentityError> {
+        if self.inner.keys.reload()? {
+            self.inner.verifier.set_keys(self.inner.keys.snapshot().public());
+            tracing::info!("the keys have changed");
+        }
+        let now = self.now();
+        self.inner
+            .file
+            .write(move |conn| sessions::purge(conn, now))
+            .await?;
+        Ok(())
+    }
+
+    // Accounts.
+
+    /// Creates an account; without a password nobody can log in to it.
+    pub async fn create_account(
+        &self,
+        email: Email,
+        password: Option<NewPassword>,
+        role: Role,
+    ) -> Result<Account, AccountError> {
+        let password_hash = match password {
+            Some(password) => Some(self.inner.passwords.hash(password.into_inner()).await?),
+            None => None,
+        };
+        let now = self.now();
+        let id = AccountId::generate(now, &random::bytes());
+        let new = NewAccount {
+            id,
+            email: Some(email),
+            password_hash,
+            role,
+        };
+        let account = self
+            .inner
+            .file
+            .write(move |conn| accounts::insert(conn, &new, now))
+            .await?;
+        self.inner.verifier.epochs().refresh(&self.inner.clock).await?;
+        Ok(account)
+    }
+
+    /// Creates accounts that nobody can log in to, under given ids (an import's customers); those that exist are left
+    /// alone. Returns how many were new.
+    pub async fn create_bare_accounts(&self, new: &[(AccountId, Role)]) -> Result<usize, SqliteError> {
+        let now = self.now();
+        let mut created = 0;
+        for batch in new.chunks(BATCH_ACCOUNTS) {
+            let batch = batch.to_vec();
+            created += self
+                .inner
+                .file
+                .write(move |conn| accounts::insert_missing(conn, &batch, now))
+                .await?;
+        }
+        self.inner.verifier.epochs().refresh(&self.inner.clock).await?;
+        Ok(created)
+    }
+
+    /// The account with this id.
+    pub async fn account(&self, id: AccountId) -> Result<Option<Account>, SqliteError> {
+        self.inner.file.read(move |conn| accounts::get(conn, id)).await
+    }
+
+    /// The account with this address.
+    pub async fn find_account(&self, email: Email) -> Result<Option<Account>, SqliteError> {
+        self.inner
+            .file
+            .read(move |conn| accounts::find(conn, &email))
+            .await
+    }
+
+    /// Up to `max` accounts in the order of their ids, after `after`.
+    pub async fn accounts(&self, after: Option<AccountId>, max: usize) -> Result<Vec<Account>, SqliteError> {
+        self.inner
+            .file
+            .read(move |conn| accounts::list(conn, after, max))
+            .await
+    }
+
+    /// Gives an account another role; its sessions end.
+    pub async fn set_role(&self, id: AccountId, role: Role) -> Result<Account, AccountError> {
+        self.change(id, Change::Role(role)).await
+    }
+
+    /// Disables or enables an account; its sessions end.
+    pub async fn set_status(&self, id: AccountId, status: Status) -> Result<Account, AccountError> {
+        self.change(id, Change::Status(status)).await
+    }
+
+    /// Sets a new password without knowing the old one; the account's sessions end.
+    pub async fn reset_password(
+        &self,
+        id: AccountId,
+        password: NewPassword,
+    ) -> Result<Account, AccountError> {
+        let hash = self.inner.passwords.hash(password.into_inner()).await?;
+        self.change(id, Change::PasswordHash(hash)).await
+    }
+
+    async fn change(&self, id: AccountId, change: Change) -> Result<Account, AccountError> {
+        let account = self
+            .inner
+            .file
+            .write(move |conn| accounts::change(conn, id, &change))
+            .await?;
+        self.inner.verifier.epochs().refresh(&self.inner.clock).await?;
+        Ok(account)
+    }
+
+    // Sessions.
+
+    /// Signs a customer up.
+    pub async fn register(
+        &self,
+        email: Email,
+        password: NewPassword,
+        address: ClientAddress,
+    ) -> Result<SignedIn, SessionError> {
+        self.inner
+            .registrations
+            .take(address.bucket(), self.now())
+            .map_err(SessionError::Throttled)?;
+        let account = self.create_account(email, Some(password), Role::Customer).await?;
+        self.begin(account).await
+    }
+
+    /// Lets somebody shop without signing up.
+    pub async fn guest(&self, address: ClientAddress) -> Result<SignedIn, SessionError> {
+        let now = self.now();
+        self.inner
+            .guests
+            .take(address.bucket(), now)
+            .map_err(SessionError::Throttled)?;
+        let id = AccountId::generate(now, &random::bytes());
+        let new = NewAccount {
+            id,
+            email: None,
+            password_hash: None,
+            role: Role::Guest,
+        };
+        let keys = self.inner.keys.snapshot();
+        let (account, session) = self
+            .inner
+            .file
+            .write(move |conn| {
+                let account = accounts::insert(conn, &new, now)?;
+                let session = sessions::begin(conn, &keys, &account, now)?;
+                Ok::<_, AccountError>((account, session))
+            })
+            .await?;
+        self.signed_in(account, session.ok_or(SessionError::BadCredentials)?)
+            .await
+    }
+
+    /// Logs in with a password.
+    pub async fn log_in(
+        &self,
+        email: Email,
+        password: Password,
+        address: ClientAddress,
+    ) -> Result<SignedIn, SessionError> {
+        self.throttle_password(&email, address)?;
+        let wanted = email.clone();
+        let found = self
+            .inner
+            .file
+            .read(move |conn| {
+                let Some(account) = accounts::find(conn, &wanted)? else {
+                    return Ok(None);
+                };
+                let hash = accounts::password_hash(conn, account.id)?;
+                Ok::<_, SqliteError>(Some((account, hash)))
+            })
+            .await?;
+        let (account, hash) = found.unzip();
+        let matches = self.inner.passwords.verify(password, hash.flatten()).await?;
+        let account = account
+            .filter(|account| matches && account.status == Status::Active)
+            .ok_or(SessionError::BadCredentials)?;
+        let signed_in = self.begin(account).await?;
+        self.inner.password_tries.forgive(&email);
+        Ok(signed_in)
+    }
+
+    /// Uses a refresh token, once; see [`sessions`] for repeats.
+    pub async fn refresh(&self, token: &str, address: ClientAddress) -> Result<SignedIn, SessionError> {
+        let now = self.now();
+        self.inner
+            .refreshes
+            .take(address.bucket(), now)
+            .map_err(SessionError::Throttled)?;
+        let shown = RefreshToken::parse(token).ok_or(SessionError::InvalidRefreshToken)?;
+        let keys = self.inner.keys.snapshot();
+        match self
+            .inner
+            .file
+            .write(move |conn| sessions::refresh(conn, &keys, shown, now))
+            .await?
+        {
+            Refreshed::Next(session, account) => self.signed_in(account, session).await,
+            Refreshed::Invalid => Err(SessionError::InvalidRefreshToken),
+            Refreshed::Reused => {
+                tracing::warn!(family = %shown.family, "a refresh token was used twice; its session has ended");
+                Err(SessionError::InvalidRefreshToken)
+            }
+        }
+    }
+
+    /// Ends the session of a refresh token, whichever generation it is. One that is none of ours ends nothing.
+    pub async fn log_out(&self, token: &str) -> Result<(), SqliteError> {
+        let genuine =
+            RefreshToken::parse(token).filter(|t| t.genuine(&self.inner.keys.snapshot(), self.now()));
+        match genuine {
+            None => Ok(()),
+            Some(token) => {
+                self.inner
+                    .file
+                    .write(move |conn| sessions::revoke(conn, token.family))
+                    .await
+            }
+        }
+    }
+
+    /// Changes the caller's own password: every session ends, and a new one begins.
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        current: Password,
+        new: NewPassword,
+        address: ClientAddress,
+    ) -> Result<SignedIn, SessionError> {
+        let id = caller.account_id;
+        let found = self
+            .inner
+            .file
+            .read(move |conn| {
+                Ok::<_, SqliteError>(accounts::get(conn, id)?.zip(accounts::password_hash(conn, id)?))
+            })
+            .await?;
+        let (account, hash) = found.ok_or(SessionError::BadCredentials)?;
+        let email = account.email.clone().ok_or(SessionError::BadCredentials)?;
+        self.throttle_password(&email, address)?;
+        if account.status != Status::Active || !self.inner.passwords.verify(current, Some(hash)).await? {
+            return Err(SessionError::BadCredentials);
+        }
+        let account = self.reset_password(id, new).await?;
+        self.inner.password_tries.forgive(&email);
+        self.begin(account).await
+    }
+
+    /// An access token for an account without a sign-in: for programs that run beside the services (an import), and
+    /// for tests. The account must be active.
+    pub async fn mint_access_token(&self, id: AccountId) -> Result<AccessToken, SessionError> {
+        let account = self
+            .account(id)
+            .await?
+            .filter(|account| account.status == Status::Active);
+        self.access_token(account.ok_or(SessionError::BadCredentials)?.subject())
+            .await
+    }
+
+    fn throttle_password(&self, email: &Email, address: ClientAddress) -> Result<(), SessionError> {
+        let now = self.now();
+        self.inner
+            .password_tries_by_address
+            .take(address.bucket(), now)
+            .map_err(SessionError::Throttled)?;
+        self.inner
+            .password_tries
+            .take(email.clone(), now)
+            .map_err(SessionError::Throttled)
+    }
+
+    async fn begin(&self, account: Account) -> Result<SignedIn, SessionError> {
+        let (now, keys, subject) = (self.now(), self.inner.keys.snapshot(), account.clone());
+        let session = self
+            .inner
+            .file
+            .write(move |conn| sessions::begin(conn, &keys, &subject, now))
+            .await?;
+        // Disabled or changed while the password was being checked.
+        self.signed_in(account, session.ok_or(SessionError::BadCredentials)?)
+            .await
+    }
+
+    async fn signed_in(&self, account: Account, session: Session) -> Result<SignedIn, SessionError> {
+        let access = self.access_token(account.subject()).await?;
+        Ok(SignedIn {
+            scope: self.permissions(account.role).to_scope(),
+            account,
+            access,
+            refresh_token: session.token.to_text(),
+            refresh_expires_at: session.expires_at,
+        })
+    }
+
+    async fn access_token(&self, subject: Subject) -> Result<AccessToken, SessionError> {
+        let Inner {
+            keys,
+            settings,
+            verifier,
+            clock,
+            ..
+        } = &*self.inner;
+        let parties = (settings.issuer.as_str(), settings.audience.as_str());
+        let scope = self.permissions(subject.role);
+        let token = tokens::access_token(&keys.snapshot(), parties, subject, scope, self.now())?;
+        // Another process may have created or promoted the account since the epochs were read.
+        if subject.role.is_privileged()
+            && !verifier
+                .epochs()
+                .knows(subject.account_id, subject.epoch, self.now())
+        {
+            verifier.epochs().refresh(clock).await?;
+        }
+        Ok(token)
+    }
+
+    pub(crate) fn permissions(&self, role: Role) -> PermissionSet {
+        self.inner.settings.permissions.of(role)
+    }
+
+    // Keys.
+
+    /// Every key, without secrets.
+    pub fn keys(&self) -> Vec<KeyInfo> {
+        self.inner.keys.list(self.now())
+    }
+
+    /// Adds a key and retires its predecessors when it becomes active. Returns its id. Writes the key file.
+    pub fn rotate_key(&self, purpose: Purpose, start: Start) -> Result<Arc<str>, KeyError> {
+        let id = self.inner.keys.rotate(purpose, self.now(), start)?;
+        self.inner.verifier.set_keys(self.inner.keys.snapshot().public());
+        Ok(id)
+    }
+
+    /// Takes a key out of use at once; tokens signed with it end. Writes the key file.
+    pub fn retire_key(&self, id: &str) -> Result<(), KeyError> {
+        self.inner.keys.retire(id, self.now())?;
+        self.inner.verifier.set_keys(self.inner.keys.snapshot().public());
+        Ok(())
+    }
+
+    /// Key ids and Ed25519 points of the JWKS.
+    pub(crate) fn published_keys(&self) -> Vec<(String, [u8; 32])> {
+        let keys = self.inner.keys.snapshot();
+        keys.published(self.now())
+            .map(|(id, point)| (id.to_owned(), point))
+            .collect()
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.inner.clock.now()
+    }
+}

@@ -1,0 +1,203 @@
+//! Refresh tokens. A family begins with a sign-in; each use of its token makes the next generation.
+
+use std::time::Duration;
+
+use event_schemas::{AccountId, Timestamp};
+use sqlite_file::rusqlite::OptionalExtension as _;
+use sqlite_file::{Connection, SqliteError};
+use uuid::Uuid;
+
+use crate::accounts::{self, Account, Status, parsed, time};
+use crate::keys::{Key, Keys, Purpose};
+use crate::random;
+use crate::tokens::{RefreshToken, same};
+
+/// How long a refresh token lives unused.
+pub const REFRESH_TOKEN_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// How long a family lives, however often it is used.
+pub const FAMILY_LIFE: Duration = Duration::from_secs(90 * 86_400);
+
+/// Within this, a repeat of the last rotation gets the same successor: a lost answer is not theft.
+pub const ROTATION_GRACE: Duration = Duration::from_secs(10);
+
+/// Families that one account may have; the least recently used ends first.
+const MAX_FAMILIES: usize = 20;
+
+/// Expired families removed at a time.
+const PURGE_ROWS: usize = 1_000;
+
+/// A refresh token with when it ends.
+pub(crate) struct Session {
+    pub token: RefreshToken,
+    pub expires_at: Timestamp,
+}
+
+/// What became of a refresh token that was shown.
+pub(crate) enum Refreshed {
+    Next(Session, Account),
+    /// An old one, used again: somebody else has it. The family has ended.
+    Reused,
+    Invalid,
+}
+
+/// Starts a family, unless the account has changed since `account` was read.
+pub(crate) fn begin(
+    conn: &Connection,
+    keys: &Keys,
+    account: &Account,
+    now: Timestamp,
+) -> Result<Option<Session>, SqliteError> {
+    let unchanged = accounts::get(conn, account.id)?
+        .is_some_and(|found| found.status == Status::Active && found.epoch == account.epoch);
+    let Some(key) = keys.current(Purpose::Refresh, now).filter(|_| unchanged) else {
+        return Ok(None);
+    };
+    let account_id = account.id.to_string();
+    conn.prepare_cached(
+        "DELETE FROM refresh_families WHERE family IN (
+             SELECT family FROM refresh_families WHERE account_id = ?1 ORDER BY rotated_at DESC LIMIT -1 OFFSET ?2)",
+    )?
+    .execute((&account_id, MAX_FAMILIES - 1))?;
+    let family = uuid::Builder::from_random_bytes(random::bytes()).into_uuid();
+    let token = RefreshToken::derive(key, family, 0);
+    let (expires_at, ends_at) = (now + REFRESH_TOKEN_LIFE, now + FAMILY_LIFE);
+    conn.prepare_cached(
+        "INSERT INTO refresh_families
+             (family, account_id, generation, token_hash, key_id, rotated_at, expires_at, ends_at, revoked)
+         VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, 0)",
+    )?
+    .execute((
+        family.to_string(),
+        account_id,
+        token.digest(),
+        &*key.id,
+        now.as_microsecond(),
+        expires_at.as_microsecond(),
+        ends_at.as_microsecond(),
+    ))?;
+    Ok(Some(Session { token, expires_at }))
+}
+
+struct Family {
+    account_id: AccountId,
+    generation: u32,
+    token_hash: [u8; 32],
+    key_id: String,
+    rotated_at: Timestamp,
+    expires_at: Timestamp,
+    ends_at: Timestamp,
+    revoked: bool,
+}
+
+fn load(conn: &Connection, family: Uuid) -> Result<Option<Family>, SqliteError> {
+    let mut select = conn.prepare_cached(
+        "SELECT account_id, generation, token_hash, key_id, rotated_at, expires_at, ends_at, revoked
+         FROM refresh_families WHERE family = ?1",
+    )?;
+    let row = select.query_row([family.to_string()], |row| {
+        Ok(Family {
+            account_id: parsed(row, "account_id")?,
+            generation: row.get("generation")?,
+            token_hash: row.get("token_hash")?,
+            key_id: row.get("key_id")?,
+            rotated_at: time(row, "rotated_at")?,
+            expires_at: time(row, "expires_at")?,
+            ends_at: time(row, "ends_at")?,
+            revoked: row.get("revoked")?,
+        })
+    });
+    Ok(row.optional()?)
+}
+
+/// Uses `shown`, once.
+pub(crate) fn refresh(
+    conn: &Connection,
+    keys: &Keys,
+    shown: RefreshToken,
+    now: Timestamp,
+) -> Result<Refreshed, SqliteError> {
+    let Some(family) = load(conn, shown.family)?.filter(|family| !family.revoked && now < family.expires_at)
+    else {
+        return Ok(Refreshed::Invalid);
+    };
+    let account = accounts::get(conn, family.account_id)?.filter(|account| account.status == Status::Active);
+    let (Some(account), Some(key)) = (account, keys.current(Purpose::Refresh, now)) else {
+        return Ok(Refreshed::Invalid);
+    };
+    if shown.generation == family.generation {
+        if !same(&shown.digest(), &family.token_hash) {
+            return Ok(Refreshed::Invalid);
+        }
+        return rotate(conn, key, shown, &family, now).map(|session| Refreshed::Next(session, account));
+    }
+    // Whoever makes up an old token must not be able to end the session.
+    if shown.generation > family.generation || !shown.genuine(keys, now) {
+        return Ok(Refreshed::Invalid);
+    }
+    let last = shown.generation + 1 == family.generation;
+    if last && now <= family.rotated_at + ROTATION_GRACE {
+        let successor = keys
+            .find(&family.key_id)
+            .map(|key| RefreshToken::derive(key, shown.family, family.generation));
+        return Ok(match successor {
+            Some(token) => Refreshed::Next(
+                Session {
+                    token,
+                    expires_at: family.expires_at,
+                },
+                account,
+            ),
+            None => Refreshed::Invalid,
+        });
+    }
+    revoke(conn, shown.family)?;
+    Ok(Refreshed::Reused)
+}
+
+fn rotate(
+    conn: &Connection,
+    key: &Key,
+    shown: RefreshToken,
+    family: &Family,
+    now: Timestamp,
+) -> Result<Session, SqliteError> {
+    let token = RefreshToken::derive(key, shown.family, family.generation + 1);
+    let expires_at = (now + REFRESH_TOKEN_LIFE).min(family.ends_at);
+    conn.prepare_cached(
+        "UPDATE refresh_families
+         SET generation = ?2, token_hash = ?3, key_id = ?4, rotated_at = ?5, expires_at = ?6 WHERE family = ?1",
+    )?
+    .execute((
+        shown.family.to_string(),
+        token.generation,
+        token.digest(),
+        &*key.id,
+        now.as_microsecond(),
+        expires_at.as_microsecond(),
+    ))?;
+    Ok(Session { token, expires_at })
+}
+
+/// Ends one family. The row stays until it would have expired.
+pub(crate) fn revoke(conn: &Connection, family: Uuid) -> Result<(), SqliteError> {
+    conn.prepare_cached("UPDATE refresh_families SET revoked = 1 WHERE family = ?1")?
+        .execute([family.to_string()])?;
+    Ok(())
+}
+
+/// Ends every family of an account.
+pub(crate) fn revoke_all(conn: &Connection, account: AccountId) -> Result<(), SqliteError> {
+    conn.prepare_cached("UPDATE refresh_families SET revoked = 1 WHERE account_id = ?1")?
+        .execute([account.to_string()])?;
+    Ok(())
+}
+
+/// Removes some of what has expired; how many rows.
+pub(crate) fn purge(conn: &Connection, now: Timestamp) -> Result<usize, SqliteError> {
+    let mut delete = conn.prepare_cached(
+        "DELETE FROM refresh_families WHERE family IN (
+             SELECT family FROM refresh_families WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
+    )?;
+    Ok(delete.execute((now.as_microsecond(), PURGE_ROWS))?)
+}
