@@ -10,6 +10,9 @@
 
 mod chain;
 mod command;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod cqrs;
 mod entry;
 mod error;
 mod executor;
@@ -22,6 +25,7 @@ mod tail;
 
 pub use chain::Chain;
 pub use command::{CommandRequest, Fingerprint, Fingerprints, Receipt};
+pub use cqrs::{CqrsStore, LoadedAggregate};
 pub use entry::{LogEntry, RawEvent, UnreadableEvent, UnreadableReason};
 pub use error::{AccessError, ExecuteError, FindReceiptError, ReadError, Unavailable};
 pub use executor::{Executor, ExecutorOptions, PendingReceipt};
