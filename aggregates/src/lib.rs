@@ -4,6 +4,7 @@
 //! `state` (what follows from what happened), `error` (why not), `invariants` (what always holds) and `aggregate`
 //! (cqrs-es forwards to the rest). Tests lie beside them: `tests/<name>_rules.rs` and `tests/<name>_properties.rs`.
 
+pub mod audit;
 pub mod cart;
 pub mod inventory;
 pub mod order;
