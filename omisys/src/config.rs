@@ -6,7 +6,7 @@ use event_schemas::Currency;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use gateway::GatewayConfig;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::cli::{Global, Profile};
 use crate::error::CliError;
@@ -14,7 +14,7 @@ use crate::error::CliError;
 const DEFAULT_FILE: &str = "omisys.toml";
 
 /// Everything that can be configured.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     pub profile: Profile,
@@ -25,11 +25,13 @@ pub struct Config {
     #[serde(default)]
     pub gateway: GatewayConfig,
     #[serde(default)]
+    pub identity: identity::Settings,
+    #[serde(default)]
     pub log: Log,
 }
 
 /// What is sold under.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shop {
     /// The one currency, ISO 4217. Fixed by the first event.
@@ -45,7 +47,7 @@ impl Default for Shop {
 }
 
 /// What is logged to stderr.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// As in `RUST_LOG`: a level, or levels by module.

@@ -1,20 +1,32 @@
 //! A client of the command API in this process: the real routes, the real checks, no socket.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
+use event_schemas::AccountId;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
+use identity::{Identity, SessionError};
 use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 const MAX_REPLY_BYTES: usize = 1 << 20;
 
-/// Calls routes with one token.
+/// How long a token is used: well below its life.
+const TOKEN_USE: Duration = Duration::from_secs(5 * 60);
+
+/// Calls routes as one account. Cheap to clone.
 #[derive(Clone)]
 pub struct Local {
     router: Router,
-    authorization: String,
+    identity: Identity,
+    account: AccountId,
+    token: Arc<Mutex<Option<(String, Instant)>>>,
 }
 
 /// Why a call did not do what it should.
@@ -23,6 +35,8 @@ pub enum LocalError {
     /// The route answered with a problem.
     #[error("{path} answered {status}: {detail}")]
     Refused { path: String, status: StatusCode, detail: String },
+    #[error("no token: {0}")]
+    Token(#[from] SessionError),
     #[error("the request could not be built: {0}")]
     Request(#[from] http::Error),
     #[error("the reply could not be read: {0}")]
@@ -30,9 +44,22 @@ pub enum LocalError {
 }
 
 impl Local {
-    /// A client of `router` that bears `token`.
-    pub fn new(router: Router, token: &str) -> Self {
-        Self { router, authorization: format!("Bearer {token}") }
+    /// A client of `router` that acts as `account`.
+    pub fn new(router: Router, identity: Identity, account: AccountId) -> Self {
+        Self { router, identity, account, token: Arc::default() }
+    }
+
+    async fn authorization(&self) -> Result<String, LocalError> {
+        let mut token = self.token.lock().await;
+        if let Some((text, since)) = &*token
+            && since.elapsed() < TOKEN_USE
+        {
+            return Ok(text.clone());
+        }
+        let minted = self.identity.mint_access_token(self.account).await?;
+        let text = format!("Bearer {}", minted.token);
+        *token = Some((text.clone(), Instant::now()));
+        Ok(text)
     }
 
     /// Posts `body` under an idempotency key; answers what the route answered with `2xx`.
@@ -40,7 +67,7 @@ impl Local {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(path)
-            .header(AUTHORIZATION, &self.authorization)
+            .header(AUTHORIZATION, self.authorization().await?)
             .header(CONTENT_TYPE, "application/json")
             .header("idempotency-key", key);
         if let Some(prefer) = prefer {

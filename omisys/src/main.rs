@@ -54,7 +54,7 @@ async fn run(config: &Config, cli: Cli) -> Result<(), CliError> {
         Command::Serve(serve) => serve::run(config, &serve, json).await,
         Command::Import(import) => import::run(config, &import, json).await,
         Command::Accounts(accounts) => accounts::run(config, &accounts, json).await,
-        Command::Keys(keys) => keys::run(config, &keys, json),
+        Command::Keys(keys) => keys::run(config, &keys, json).await,
         Command::Audit(audit) => audit::run(config, &audit, json).await,
         Command::Events(events) => events::run(config, &events, json).await,
         Command::Openapi => embedded::print_openapi(config).await,

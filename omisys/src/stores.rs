@@ -5,10 +5,15 @@ use std::path::{Path, PathBuf};
 
 use event_schemas::Clock;
 use event_store::{Log, LogOptions};
+use identity::KeySource;
 use sqlite_file::{Options, SqliteFile, Synchronous};
+use zeroize::Zeroizing;
 
 use crate::config::Config;
 use crate::error::{CliError, Context};
+
+/// Holds the keys as JSON where they come from a secret store instead of a file.
+const KEYS_VARIABLE: &str = "OMISYS_KEYS";
 
 /// The files in the data directory.
 pub struct Files<'a>(&'a Path);
@@ -34,9 +39,12 @@ impl<'a> Files<'a> {
         self.0.join("sandbox.db")
     }
 
-    /// Signing and fingerprint keys.
-    pub fn keys(&self) -> PathBuf {
-        self.0.join("keys")
+    /// Signing, sealing and fingerprint keys: from the variable `OMISYS_KEYS` if it is set, else from the directory.
+    pub fn key_source(&self) -> KeySource {
+        match std::env::var(KEYS_VARIABLE) {
+            Ok(keys) => KeySource::Inline(Zeroizing::new(keys)),
+            Err(_) => KeySource::Directory(self.0.to_owned()),
+        }
     }
 
     fn lock(&self) -> PathBuf {

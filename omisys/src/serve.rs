@@ -1,0 +1,138 @@
+//! `omisys serve`: the whole system in one process.
+
+use event_schemas::AccountId;
+use identity::Email;
+use identity::verifier::Role;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::Serve;
+use crate::config::Config;
+use crate::demo;
+use crate::embedded::{Embedded, Payments};
+use crate::error::{CliError, Context};
+
+/// Runs until it is told to stop: once softly (what is under way is finished), twice at once.
+pub async fn run(config: &Config, command: &Serve, json: bool) -> Result<(), CliError> {
+    let mut config = config.clone();
+    if let Some(listen) = command.listen {
+        config.gateway.listen = listen;
+    }
+    let listen = config.gateway.listen;
+    if command.demo && !listen.ip().is_loopback() {
+        return Err(CliError::usage(
+            format!("--demo has known passwords and will not listen on {listen}"),
+            "listen on 127.0.0.1, or start without --demo and create accounts with `omisys accounts create`",
+        ));
+    }
+    let mut signals = Signals::new()?;
+    let listener = TcpListener::bind(listen)
+        .await
+        .context(&format!("{listen} cannot be listened on"), "choose another address with --listen (port 0 picks a free one)")?;
+    let payments = if command.demo { Payments::Sandbox } else { Payments::None };
+    let embedded = Embedded::start(&config, payments).await?;
+    let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
+    let address = format!("http://{}", listener.local_addr().context("the address is unknown", "try again")?);
+    let gateway = tokio::spawn(gateway::serve(listener, embedded.gateway.clone(), soft.clone(), hard.clone()));
+    if command.demo {
+        demo::seed(&embedded).await?;
+        announce_demo(&embedded, &address, json).await?;
+    } else {
+        announce(&embedded, &address, json).await?;
+    }
+    signals.next().await;
+    soft.cancel();
+    let stop = async {
+        let gateway = gateway.await;
+        embedded.stop().await;
+        gateway
+    };
+    tokio::select! {
+        served = stop => served.context("the gateway was broken off", "start again: nothing acknowledged is lost"),
+        () = signals.next() => {
+            hard.cancel();
+            Err(CliError::failed("stopped at once", "start again: nothing acknowledged is lost"))
+        }
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).context("signals cannot be listened for", "run on a Unix system");
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn announce(embedded: &Embedded, address: &str, json: bool) -> Result<(), CliError> {
+    let docs = format!("{address}/docs");
+    let accounts = embedded.identity.accounts(None, 1).await.context("the accounts could not be read", "run `omisys doctor`")?;
+    if json {
+        println!("{}", json!({ "ready": true, "address": address, "docs": docs, "accounts": [] }));
+        return Ok(());
+    }
+    println!("OMISYS listens on {address}\nThe API, with examples: {docs}");
+    if accounts.is_empty() {
+        println!("Nobody can sign in yet. Make the first admin, while this runs or before:");
+        println!("  printf %s \"$PASSWORD\" | omisys accounts create --role admin --email you@example.com");
+    }
+    Ok(())
+}
+
+async fn announce_demo(embedded: &Embedded, address: &str, json: bool) -> Result<(), CliError> {
+    let docs = format!("{address}/docs");
+    let curl = first_order(embedded, address).await?;
+    if json {
+        let accounts: Vec<_> = demo::ACCOUNTS
+            .iter()
+            .map(|(role, email, password)| json!({ "role": role.as_str(), "email": email, "password": password }))
+            .collect();
+        println!("{}", json!({ "ready": true, "address": address, "docs": docs, "accounts": accounts, "try": curl }));
+        return Ok(());
+    }
+    println!("OMISYS listens on {address} (demo: known passwords, sandbox payments)\n");
+    println!("The API, with examples:  {docs}");
+    println!("What is for sale:        curl -s {address}/v1/products\n");
+    println!("Accounts:");
+    for (role, email, password) in demo::ACCOUNTS {
+        println!("  {:<9} {email:<24} {password}", role.as_str());
+    }
+    println!("\nPlace an order and see it paid (the token in it lives ten minutes):\n\n{curl}\n");
+    println!("Then see why, with the order's id: omisys events show order/<id>");
+    Ok(())
+}
+
+/// A command that places an order as the demo's customer and waits until it is paid.
+async fn first_order(embedded: &Embedded, address: &str) -> Result<String, CliError> {
+    const WHAT: &str = "the demo's customer could not sign in";
+    const REMEDY: &str = "start again with an empty --data-dir";
+    let (_, email, _) = demo::ACCOUNTS.into_iter().find(|(role, ..)| *role == Role::Customer).unwrap_or(demo::ACCOUNTS[0]);
+    let account = embedded.identity.find_account(Email::new(email).context(WHAT, REMEDY)?).await.context(WHAT, REMEDY)?;
+    let id: AccountId = account.ok_or_else(|| CliError::failed(WHAT, REMEDY))?.id;
+    let token = embedded.identity.mint_access_token(id).await.context(WHAT, REMEDY)?;
+    // A key that no earlier start has used: pasted twice it is one order, after a restart it is a new one.
+    let key = format!("demo-{}", token.expires_at.as_second());
+    let body = json!({
+        "lines": [{ "sku": "MUG-1", "quantity": 2 }],
+        "payment": { "method": "sandbox", "token": "tok_ok" }, "country": "GB",
+    });
+    Ok(format!(
+        "curl -s {address}/v1/orders -H 'Authorization: Bearer {}' -H 'Content-Type: application/json' \
+         -H 'Idempotency-Key: {key}' -H 'Prefer: wait=10' -d '{body}'",
+        token.token
+    ))
+}
