@@ -1,0 +1,47 @@
+use aggregates::product::ProductCommand;
+use axum::extract::State;
+use http_conventions::Problem;
+use identity::verifier::Permission;
+
+use super::ProductPath;
+use crate::answer::{Accepted, ReceiptBody};
+use crate::call::{Call, NoBody, Route};
+use crate::execute::execute;
+use crate::openapi::{CommandHeaders, CommandProblems};
+use crate::state::CommandApi;
+
+pub(super) struct UnpublishProduct;
+
+impl Route for UnpublishProduct {
+    type Path = ProductPath;
+    type Body = NoBody;
+    const PERMISSIONS: &'static [Permission] = super::WRITES;
+    const KEY_REQUIRED: bool = false;
+
+    fn without_body() -> Option<NoBody> {
+        Some(NoBody {})
+    }
+}
+
+/// Take a product out of the catalogue
+///
+/// Back to a draft: nobody can buy it until it is published again.
+#[utoipa::path(
+    post, path = "/v1/products/{id}/unpublish", tag = "products", operation_id = "unpublishProduct",
+    params(("id" = String, Path, description = "The product"), CommandHeaders), request_body = Option<NoBody>,
+    responses((status = 200, description = "Accepted", body = ReceiptBody), CommandProblems),
+    security(("bearer" = [])), extensions(("x-omisys-access" = json!("product.write"))),
+)]
+pub(super) async fn handler(
+    State(api): State<CommandApi>,
+    call: Call<UnpublishProduct>,
+) -> Result<Accepted, Problem> {
+    let receipt = execute(
+        &api.executors().products,
+        call.path.id,
+        &call,
+        Ok(ProductCommand::Unpublish),
+    )
+    .await?;
+    Ok(Accepted::changed(&receipt))
+}
