@@ -187,7 +187,8 @@ mod tests {
         #[test]
         fn no_text_makes_the_parser_stumble(text in ".{0,120}") {
             prop_assert!(RefreshToken::parse(&text).is_none());
-            prop_assert!(RefreshToken::parse(&format!("{PREFIX}{text}")).is_none());
+            let prefixed = format!("{PREFIX}{text}");
+            prop_assert!(RefreshToken::parse(&prefixed).is_none());
         }
     }
 }

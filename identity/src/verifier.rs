@@ -312,3 +312,11 @@ pub(crate) fn access_token_header(kid: Option<String>) -> Header {
     header.kid = kid;
     header
 }
+
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier")
+            .field("issuer", &self.inner.issuer)
+            .finish_non_exhaustive()
+    }
+}
