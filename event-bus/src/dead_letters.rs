@@ -185,37 +185,24 @@ impl DeadLetters {
             .await
     }
 
-    /// Handles the letters of `scope` again, in order, up to the first that fails. Each is taken out once it has been
-    /// handled, so a crash repeats at most one. Call it where the subscriber's own events are handled: an event of the
-    /// scope that arrives meanwhile must be parked behind the others or wait.
-    pub async fn retry<E>(
-        &self,
-        scope: &str,
-        mut handle: impl AsyncFnMut(&DeadLetter) -> Result<(), E>,
-    ) -> Result<Retried, SqliteError>
-    where
-        E: std::fmt::Display,
-    {
-        let mut handled = 0;
-        loop {
-            let letters = self.show(scope).await?;
-            if letters.is_empty() {
-                self.parked
-                    .write()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .remove(scope);
-                return Ok(Retried::Healed { handled });
-            }
-            for letter in letters {
-                if let Err(error) = handle(&letter).await {
-                    let reason = error.to_string();
-                    self.failed_again(&letter, reason.clone()).await?;
-                    return Ok(Retried::StillParked { handled, reason });
-                }
-                self.remove(scope, letter.position).await?;
-                handled += 1;
-            }
+    /// The letter to retry next: the first of `scope`. Once there is none, the scope goes on with the stream.
+    ///
+    /// A retry is a loop over this, [`DeadLetters::resolved`] and [`DeadLetters::failed_again`]. It belongs where the
+    /// subscriber's own events are handled: an event of the scope that arrives meanwhile has to wait its turn.
+    pub async fn first(&self, scope: &str) -> Result<Option<DeadLetter>, SqliteError> {
+        let first = self.show(scope).await?.into_iter().next();
+        if first.is_none() {
+            self.parked
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .remove(scope);
         }
+        Ok(first)
+    }
+
+    /// The letter's event has been handled: takes it out.
+    pub async fn resolved(&self, letter: &DeadLetter) -> Result<(), SqliteError> {
+        self.remove(&letter.scope, letter.position).await
     }
 
     /// Gives up on the first letter of `scope` and returns it; none if the scope is not parked. Those behind it stay
@@ -246,7 +233,8 @@ impl DeadLetters {
             .await
     }
 
-    async fn failed_again(&self, letter: &DeadLetter, reason: String) -> Result<(), SqliteError> {
+    /// The letter was retried in vain: it stays, with those behind it.
+    pub async fn failed_again(&self, letter: &DeadLetter, reason: String) -> Result<(), SqliteError> {
         let (subscriber, scope) = (Arc::clone(&self.subscriber), Arc::clone(&letter.scope));
         let position = letter.position.0.cast_signed();
         self.file

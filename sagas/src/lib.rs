@@ -1,7 +1,29 @@
-//! What must follow: policies, timers and effects.
+//! What must follow: pure policies say what, the runner hands in their commands, the worker works off timers and effects.
+//!
+//! * [`policies`]: the table from events to commands, timers and effects.
+//! * [`Sagas`]: runs it over the log, from where it stood.
+//! * [`provider`]: the payment provider, and the sandbox.
+//! * [`SecretStore`]: payment tokens, beside the log.
+//!
+//! Everything may happen twice and nothing may happen by halves: ids of commands follow from events, rows of timers and
+//! effects are there before their event is acknowledged, and the provider is asked what happened before it is asked
+//! again.
 
+mod config;
+mod dispatch;
+mod effects;
 pub mod fault;
+mod folds;
+pub mod policies;
 pub mod provider;
+mod runner;
+mod sagas;
 mod secrets;
+mod work;
+mod worker;
 
+pub use config::{Backoff, SagasConfig};
+pub use sagas::{
+    HealError, SUBSCRIBER, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER,
+};
 pub use secrets::{Secret, SecretStore};

@@ -1,0 +1,444 @@
+//! Takes events in order, asks the policies, hands in their commands, and remembers how far it came.
+//!
+//! The commands of a batch are under way together: the executors keep the order per target, ids absorb repeats, and an
+//! event waits for the one of the same scope before it. Timers and effects of the batch and the checkpoint become
+//! durable in one write, after all its commands.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_bus::{
+    Batch, BusError, Checkpoint, Checkpoints, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription,
+};
+use event_schemas::{Clock, EventId, Position, RecordedEvent};
+use event_store::{Log, LogEntry, ReadError, UnreadableEvent};
+use sqlite_file::SqliteError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::SagasConfig;
+use crate::dispatch::{Cause, Dispatcher, Failure, Pending, Stopped};
+use crate::fault::{self, Faults};
+use crate::folds::Folds;
+use crate::policies::{self, Action, PolicyCommand, TimerKind};
+use crate::work::{self, Change, Handoff, Table, Work};
+
+/// How long a batch waits for events before the runner looks up.
+const BATCH_WAIT: Duration = Duration::from_secs(10);
+
+/// What is asked of a running runner.
+pub(crate) enum Request {
+    Retry {
+        scope: Arc<str>,
+        reply: oneshot::Sender<Result<Retried, SqliteError>>,
+    },
+    Skip {
+        scope: Arc<str>,
+        reply: oneshot::Sender<Result<Option<DeadLetter>, SqliteError>>,
+    },
+}
+
+/// Why the runner ended.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    Store(#[from] SqliteError),
+}
+
+pub(crate) struct Runner {
+    pub(crate) subscription: Subscription,
+    pub(crate) log: Log,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) folds: Folds,
+    pub(crate) letters: DeadLetters,
+    pub(crate) work: Work,
+    /// Effects that are leased to our own worker from the start go to it directly.
+    pub(crate) handoff: Handoff,
+    pub(crate) handled: watch::Sender<Position>,
+    pub(crate) requests: mpsc::Receiver<Request>,
+    pub(crate) config: SagasConfig,
+    pub(crate) clock: Clock,
+    pub(crate) faults: Faults,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) in_flight: InFlight,
+    /// Timers and effects of the batch.
+    pub(crate) changes: Vec<Change>,
+    /// The last batch's write, while the next batch is under way.
+    pub(crate) storing: Option<Storing>,
+    pub(crate) store_tries: u32,
+}
+
+/// Commands under way, in order, and the scopes they belong to.
+#[derive(Default)]
+pub(crate) struct InFlight {
+    commands: VecDeque<Flight>,
+    busy: HashMap<Arc<str>, usize>,
+}
+
+struct Flight {
+    recorded: Arc<RecordedEvent>,
+    scope: Arc<str>,
+    command: PolicyCommand,
+    pending: Pending,
+}
+
+/// A write that has been handed in.
+pub(crate) struct Storing {
+    changes: Arc<[Change]>,
+    checkpoint: Checkpoint,
+    answer: oneshot::Receiver<Result<(), SqliteError>>,
+}
+
+impl InFlight {
+    fn push(&mut self, flight: Flight) {
+        *self.busy.entry(Arc::clone(&flight.scope)).or_default() += 1;
+        self.commands.push_back(flight);
+    }
+
+    fn pop(&mut self) -> Option<Flight> {
+        let flight = self.commands.pop_front()?;
+        if let Some(count) = self.busy.get_mut(&flight.scope) {
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(&flight.scope);
+            }
+        }
+        Some(flight)
+    }
+}
+
+impl Runner {
+    /// Runs until it is cancelled or cannot go on.
+    pub(crate) async fn run(mut self) -> Result<(), Stop> {
+        let cancel = self.cancel.clone();
+        loop {
+            let batch = tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(request) = self.requests.recv() => {
+                    self.answer(request).await?;
+                    continue;
+                }
+                stored = Self::stored(&mut self.storing) => {
+                    self.after_store(stored).await?;
+                    continue;
+                }
+                batch = self.subscription.next_batch(self.config.batch_events, BATCH_WAIT) => batch?,
+            };
+            if !batch.is_empty() {
+                self.handle(batch).await?;
+            }
+        }
+        self.finish_store().await
+    }
+
+    async fn handle(&mut self, batch: Batch) -> Result<(), Stop> {
+        for entry in &batch.entries {
+            match entry {
+                LogEntry::Event(recorded) => self.begin(recorded).await?,
+                LogEntry::Unreadable(poison) => self.park_unreadable(poison).await?,
+            }
+        }
+        while self.settle_one().await? {}
+        self.faults
+            .visit(fault::BEFORE_CHECKPOINT)
+            .map_err(Stopped::Died)?;
+        // The next checkpoint must not become durable before what the last one stands for.
+        self.finish_store().await?;
+        let changes: Arc<[Change]> = std::mem::take(&mut self.changes).into();
+        self.store(changes, batch.checkpoint()).await
+    }
+
+    /// Hands in what follows from one event.
+    async fn begin(&mut self, recorded: &Arc<RecordedEvent>) -> Result<(), Stop> {
+        self.folds.observe(recorded);
+        if !policies::has_policy(&recorded.event) {
+            return Ok(());
+        }
+        let scope = policies::scope(recorded);
+        // In order per scope: if the one before it fails, this one has to wait behind it.
+        while self.in_flight.busy.contains_key(&scope) {
+            self.settle_one().await?;
+        }
+        if !self.letters.none_parked() && self.letters.is_parked(&scope) {
+            return self.park(recorded, scope, None).await;
+        }
+        let actions = match self.react(recorded).await {
+            Ok(actions) => actions,
+            Err(Failure::Stopped(stopped)) => return Err(stopped.into()),
+            Err(Failure::Later(reason) | Failure::Unforeseen(reason)) => {
+                return self.park(recorded, scope, Some(reason)).await;
+            }
+        };
+        let cause = Cause::from(&**recorded);
+        for action in actions {
+            let Some(command) = self.note(recorded, action) else {
+                continue;
+            };
+            while self.in_flight.commands.len() >= self.config.commands_in_flight.max(1) {
+                self.settle_one().await?;
+            }
+            let pending = self.dispatcher.enqueue(&cause, &command).await;
+            let (recorded, scope) = (Arc::clone(recorded), Arc::clone(&scope));
+            self.in_flight.push(Flight {
+                recorded,
+                scope,
+                command,
+                pending,
+            });
+        }
+        Ok(())
+    }
+
+    async fn react(&mut self, recorded: &RecordedEvent) -> Result<Vec<Action>, Failure> {
+        let mut tries = 0;
+        let state = loop {
+            match self.folds.prepare(recorded).await {
+                Ok(()) => break self.folds.state(recorded),
+                Err(error @ ReadError::Unreadable(_)) => return Err(Failure::Unforeseen(error.to_string())),
+                Err(error) => {
+                    tries += 1;
+                    tracing::warn!(%error, event = %recorded.id(), "the aggregate cannot be read; trying again");
+                    tokio::select! {
+                        () = tokio::time::sleep(self.config.command_backoff.after(tries)) => {}
+                        () = self.cancel.cancelled() => return Err(Stopped::Cancelled.into()),
+                    }
+                }
+            }
+        };
+        policies::react(recorded, state, &self.config.policies)
+            .map_err(|missing| Failure::Unforeseen(missing.to_string()))
+    }
+
+    /// Keeps timers and effects for the batch's write; gives commands back.
+    fn note(&mut self, recorded: &RecordedEvent, action: Action) -> Option<PolicyCommand> {
+        let change = match action {
+            Action::Command(command) => return Some(command),
+            Action::Timer { kind, due_at } => Change::add(Table::Timers, recorded, kind.as_str(), due_at),
+            Action::ClearTimers { kind } => Change::ClearTimers {
+                stream: recorded.stream.clone(),
+                kind: kind.as_str(),
+            },
+            Action::Effect { kind } => Change::add(Table::Effects, recorded, kind.as_str(), self.clock.now()),
+        };
+        self.changes.push(change);
+        None
+    }
+
+    /// Sees the oldest command through; false if there was none.
+    async fn settle_one(&mut self) -> Result<bool, Stop> {
+        let Some(Flight {
+            recorded,
+            scope,
+            command,
+            pending,
+        }) = self.in_flight.pop()
+        else {
+            return Ok(false);
+        };
+        match self
+            .dispatcher
+            .follow(&Cause::from(&*recorded), command, pending)
+            .await
+        {
+            Ok(()) => {}
+            Err(Failure::Stopped(stopped)) => return Err(stopped.into()),
+            Err(Failure::Later(reason)) => {
+                tracing::debug!(event = %recorded.id(), reason, "the policy runs again later");
+                self.changes.push(self.again_later(&recorded));
+            }
+            Err(Failure::Unforeseen(reason)) => self.park(&recorded, scope, Some(reason)).await?,
+        }
+        Ok(true)
+    }
+
+    fn again_later(&self, recorded: &RecordedEvent) -> Change {
+        let due_at = self.config.effect_backoff.next(1, self.clock.now());
+        Change::add(Table::Timers, recorded, TimerKind::PolicyAgain.as_str(), due_at)
+    }
+
+    async fn park(
+        &mut self,
+        recorded: &RecordedEvent,
+        scope: Arc<str>,
+        reason: Option<String>,
+    ) -> Result<(), Stop> {
+        if let Some(reason) = &reason {
+            tracing::error!(event = %recorded.id(), kind = recorded.event.name(), reason, "a policy failed: parked");
+        }
+        let letter = NewDeadLetter {
+            scope,
+            position: recorded.position,
+            event_id: recorded.id(),
+            event_type: recorded.event.name().to_owned(),
+            reason,
+            parked_at: self.clock.now(),
+        };
+        Ok(self.letters.park(letter).await?)
+    }
+
+    /// An event that fits no schema: nobody knows what follows from it, nor whose part of a stock item it is.
+    async fn park_unreadable(&mut self, poison: &UnreadableEvent) -> Result<(), Stop> {
+        while self.settle_one().await? {}
+        let Some(stream) = poison.stream() else {
+            return Ok(());
+        };
+        tracing::error!(%poison, "an event cannot be read: parked");
+        let letter = NewDeadLetter {
+            scope: stream.to_string().into(),
+            position: poison.position,
+            event_id: EventId {
+                stream,
+                version: poison.version,
+            },
+            event_type: poison.event_type.clone(),
+            reason: Some(poison.to_string()),
+            parked_at: self.clock.now(),
+        };
+        Ok(self.letters.park(letter).await?)
+    }
+
+    /// Hands in the write of a batch. Once it is durable, its effects go to the worker and its position is shown.
+    async fn store(&mut self, changes: Arc<[Change]>, checkpoint: Checkpoint) -> Result<(), Stop> {
+        let subscriber = Arc::clone(self.subscription.subscriber());
+        let effects = changes
+            .iter()
+            .filter(|change| {
+                matches!(
+                    change,
+                    Change::Add {
+                        table: Table::Effects,
+                        ..
+                    }
+                )
+            })
+            .count();
+        // No room at the worker: then the rows are for whoever looks for due ones.
+        let room = self.handoff.room_for(effects);
+        let lease_until = room.as_ref().map(|_| self.clock.now());
+        let lease_until = lease_until.map(|now| now.checked_add(self.config.lease).unwrap_or(now));
+        let (reply, answer) = oneshot::channel();
+        let (work, handled) = (self.work.clone(), self.handled.clone());
+        let (rows, any) = (Arc::clone(&changes), !changes.is_empty());
+        self.work.file().reserve().await?.submit(
+            move |conn| {
+                let leased = work::apply(conn, &rows, lease_until)?;
+                Checkpoints::save_in(conn, &subscriber, checkpoint)?;
+                Ok::<_, SqliteError>(leased)
+            },
+            move |outcome| {
+                let stored = outcome.map(|leased| {
+                    if let Some(room) = room {
+                        room.hand_over(leased);
+                    }
+                    if any {
+                        work.ring();
+                    }
+                    handled.send_replace(checkpoint.position);
+                });
+                // The runner may have been cancelled meanwhile.
+                let _ = reply.send(stored);
+            },
+        );
+        self.storing = Some(Storing {
+            changes,
+            checkpoint,
+            answer,
+        });
+        Ok(())
+    }
+
+    async fn stored(storing: &mut Option<Storing>) -> Result<(), SqliteError> {
+        match storing {
+            Some(storing) => (&mut storing.answer).await.unwrap_or(Err(SqliteError::Closed)),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes note of a finished write; hands it in again if it failed.
+    async fn after_store(&mut self, stored: Result<(), SqliteError>) -> Result<(), Stop> {
+        let Some(storing) = self.storing.take() else {
+            return Ok(());
+        };
+        let Err(error) = stored else {
+            self.store_tries = 0;
+            return Ok(());
+        };
+        if matches!(
+            error,
+            SqliteError::Closed | SqliteError::Newer { .. } | SqliteError::Panicked
+        ) {
+            return Err(error.into());
+        }
+        self.store_tries += 1;
+        tracing::warn!(%error, "timers, effects and checkpoint were not stored; trying again");
+        tokio::time::sleep(self.config.command_backoff.after(self.store_tries)).await;
+        self.store(storing.changes, storing.checkpoint).await
+    }
+
+    async fn finish_store(&mut self) -> Result<(), Stop> {
+        while self.storing.is_some() {
+            let stored = Self::stored(&mut self.storing).await;
+            self.after_store(stored).await?;
+        }
+        Ok(())
+    }
+
+    async fn answer(&mut self, request: Request) -> Result<(), Stop> {
+        // Whoever asked may have gone.
+        match request {
+            Request::Retry { scope, reply } => {
+                let _ = reply.send(self.retry(&scope).await);
+            }
+            Request::Skip { scope, reply } => {
+                let _ = reply.send(self.letters.skip(&scope).await);
+            }
+        }
+        Ok(())
+    }
+
+    async fn retry(&mut self, scope: &str) -> Result<Retried, SqliteError> {
+        let mut handled = 0;
+        while let Some(letter) = self.letters.first(scope).await? {
+            if let Err(failure) = self.handle_letter(&letter).await {
+                let reason = failure.to_string();
+                self.letters.failed_again(&letter, reason.clone()).await?;
+                return Ok(Retried::StillParked { handled, reason });
+            }
+            self.letters.resolved(&letter).await?;
+            handled += 1;
+        }
+        Ok(Retried::Healed { handled })
+    }
+
+    /// What the event of a dead letter asks for, from beginning to end.
+    async fn handle_letter(&mut self, letter: &DeadLetter) -> Result<(), Failure> {
+        let unforeseen = |error: &dyn std::fmt::Display| Failure::Unforeseen(error.to_string());
+        let recorded = work::read_event(&self.log, &letter.event_id)
+            .await
+            .map_err(|error| unforeseen(&error))?;
+        let cause = Cause::from(&*recorded);
+        for action in self.react(&recorded).await? {
+            let Some(command) = self.note(&recorded, action) else {
+                continue;
+            };
+            match self.dispatcher.run(&cause, command).await {
+                Err(Failure::Later(_)) => self.changes.push(self.again_later(&recorded)),
+                outcome => outcome?,
+            }
+        }
+        let changes = std::mem::take(&mut self.changes);
+        let stored = self
+            .work
+            .file()
+            .write(move |conn| work::apply(conn, &changes, None).map(|_| ()));
+        stored.await.map_err(|error: SqliteError| unforeseen(&error))?;
+        self.work.ring();
+        Ok(())
+    }
+}

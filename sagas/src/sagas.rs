@@ -1,0 +1,380 @@
+//! Starting, watching and stopping the sagas.
+
+use std::sync::Arc;
+
+use event_bus::{BusError, Checkpoints, DeadLetter, DeadLetters, ParkedScope, Retried, Subscription};
+use event_schemas::{Clock, Position};
+use event_store::{Executors, Log, ReadError};
+use sqlite_file::{SqliteError, SqliteFile};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::SagasConfig;
+use crate::dispatch::{Dispatcher, Stopped};
+use crate::fault::Faults;
+use crate::folds::Folds;
+use crate::provider::Provider;
+use crate::runner::{Request, Runner, Stop};
+use crate::secrets::SecretStore;
+use crate::work::{Handoff, Work};
+use crate::worker::Worker;
+
+/// The runner's name as a subscriber: of its checkpoint and of its dead letters.
+pub const SUBSCRIBER: &str = "sagas";
+/// The name under which timers and effects that failed are kept.
+pub const WORK_SUBSCRIBER: &str = "sagas.work";
+
+/// What the sagas work with.
+pub struct SagasDeps {
+    pub log: Log,
+    pub executors: Executors,
+    /// The log's database, for checkpoint, timers, effects, dead letters and secrets.
+    pub file: SqliteFile,
+    /// None: payments wait until there is one.
+    pub provider: Option<Provider>,
+    pub clock: Clock,
+    pub config: SagasConfig,
+    /// None outside tests.
+    pub faults: Faults,
+}
+
+/// Why the sagas cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] SqliteError),
+    #[error(transparent)]
+    Bus(#[from] BusError),
+}
+
+/// How far the sagas are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SagasStatus {
+    /// Everything up to here has been handled, durably.
+    pub position: Position,
+    /// The log's head; the difference is the lag in events.
+    pub head: Position,
+    /// Why the sagas have stopped; none while they run.
+    pub stopped: Option<String>,
+}
+
+/// The sagas have stopped, for this reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the sagas have stopped: {0}")]
+pub struct SagasStopped(pub String);
+
+/// Why a dead letter could not be worked on.
+#[derive(Debug, thiserror::Error)]
+pub enum HealError {
+    #[error(transparent)]
+    Stopped(#[from] SagasStopped),
+    #[error(transparent)]
+    Store(#[from] SqliteError),
+}
+
+/// The running sagas. Dropping it stops them without waiting; see [`Sagas::stop`].
+#[derive(Debug)]
+pub struct Sagas {
+    log: LogView,
+    cancel: CancellationToken,
+    tracker: TaskTracker,
+    handled: watch::Receiver<Position>,
+    progress: watch::Receiver<u64>,
+    stopped: watch::Receiver<Option<String>>,
+    requests: mpsc::Sender<Request>,
+    letters: DeadLetters,
+    work_letters: DeadLetters,
+    work: Work,
+    clock: Clock,
+    provider: Option<Provider>,
+}
+
+/// The log, for its head only.
+struct LogView(Log);
+
+impl std::fmt::Debug for LogView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Log")
+    }
+}
+
+impl Sagas {
+    /// Starts runner and worker on the current Tokio runtime, from where they stood.
+    pub async fn start(deps: SagasDeps) -> Result<Self, StartError> {
+        let SagasDeps {
+            log,
+            executors,
+            file,
+            provider,
+            clock,
+            config,
+            faults,
+        } = deps;
+        let work = Work::open(&file)?;
+        let secrets = SecretStore::open(&file)?;
+        let checkpoints = Checkpoints::open(&file)?;
+        let letters = DeadLetters::open(&file, SUBSCRIBER).await?;
+        let work_letters = DeadLetters::open(&file, WORK_SUBSCRIBER).await?;
+        // The runner stores its checkpoint itself, in one write with what it stands for.
+        let checkpoint = checkpoints.load(&Arc::from(SUBSCRIBER)).await?;
+        let subscription = Subscription::resume_at(&log, SUBSCRIBER, checkpoint).await?;
+        if config.exclusive {
+            work.release_leases(clock.now()).await?;
+        }
+        let cancel = CancellationToken::new();
+        let dispatcher = Dispatcher::new(executors, config.command_backoff, cancel.clone(), faults.clone());
+        let (handoff, handed) = Handoff::new(config.work_in_flight.saturating_mul(4));
+        let (position, done_up_to) = watch::channel(subscription.acknowledged());
+        let (progress_sender, progress) = watch::channel(0);
+        let (stopped_sender, stopped) = watch::channel(None);
+        let (requests, requested) = mpsc::channel(16);
+        let worker = Worker {
+            work: work.clone(),
+            log: log.clone(),
+            dispatcher: dispatcher.clone(),
+            provider: provider.clone(),
+            secrets,
+            letters: work_letters.clone(),
+            config: config.clone(),
+            clock: clock.clone(),
+            faults: faults.clone(),
+            progress: progress_sender,
+        };
+        let runner = Runner {
+            subscription,
+            log: log.clone(),
+            dispatcher,
+            folds: Folds::new(&log, config.cached_folds),
+            letters: letters.clone(),
+            work: work.clone(),
+            handoff,
+            handled: position,
+            requests: requested,
+            config,
+            clock: clock.clone(),
+            faults,
+            cancel: cancel.clone(),
+            in_flight: crate::runner::InFlight::default(),
+            changes: Vec::new(),
+            storing: None,
+            store_tries: 0,
+        };
+        let tracker = TaskTracker::new();
+        let ended = Ended {
+            cancel: cancel.clone(),
+            stopped: stopped_sender,
+        };
+        tracker.spawn(ended.clone().watch("runner", async move {
+            runner.run().await.map_err(|stop| match stop {
+                Stop::Stopped(Stopped::Cancelled) => None,
+                stop => Some(stop.to_string()),
+            })
+        }));
+        let worker_cancel = cancel.clone();
+        tracker.spawn(ended.watch("worker", async move {
+            worker
+                .run(handed, worker_cancel)
+                .await
+                .map_err(|stopped| match stopped {
+                    Stopped::Cancelled => None,
+                    stopped @ Stopped::Died(_) => Some(stopped.to_string()),
+                })
+        }));
+        tracker.close();
+        Ok(Self {
+            log: LogView(log),
+            cancel,
+            tracker,
+            handled: done_up_to,
+            progress,
+            stopped,
+            requests,
+            letters,
+            work_letters,
+            work,
+            clock,
+            provider,
+        })
+    }
+
+    /// How far they are.
+    pub async fn status(&self) -> Result<SagasStatus, ReadError> {
+        let head = self.log.0.head().await?;
+        let (position, stopped) = (*self.handled.borrow(), self.stopped.borrow().clone());
+        Ok(SagasStatus {
+            position,
+            head,
+            stopped,
+        })
+    }
+
+    /// Stops taking new work, lets what is under way come to its end, and waits for that.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tracker.wait().await;
+    }
+
+    /// Resolves when they have stopped by themselves or were stopped, with the reason if there is one.
+    pub async fn stopped(&self) -> Option<String> {
+        self.tracker.wait().await;
+        self.stopped.borrow().clone()
+    }
+
+    /// Resolves once every event up to the head has been handled and no timer, effect or report is due: for tests and
+    /// for an import that waits for its orders.
+    pub async fn idle(&self) -> Result<(), SagasStopped> {
+        let (mut handled, mut progress, mut stopped) =
+            (self.handled.clone(), self.progress.clone(), self.stopped.clone());
+        loop {
+            handled.mark_unchanged();
+            progress.mark_unchanged();
+            if let Some(reason) = stopped.borrow_and_update().clone() {
+                return Err(SagasStopped(reason));
+            }
+            if self
+                .is_idle()
+                .await
+                .map_err(|error| SagasStopped(error.to_string()))?
+            {
+                return Ok(());
+            }
+            tokio::select! {
+                _ = handled.changed() => {}
+                _ = progress.changed() => {}
+                _ = stopped.changed() => {}
+                // A row that failed and waits for its next try rings no bell.
+                () = tokio::time::sleep(std::time::Duration::from_millis(20)) => {}
+            }
+        }
+    }
+
+    async fn is_idle(&self) -> Result<bool, ReadError> {
+        let head = self.log.0.head().await?;
+        if *self.handled.borrow() < head || self.work.busy(self.clock.now()).await? {
+            return Ok(false);
+        }
+        if let Some(provider) = &self.provider {
+            let report_at = provider.next_report_at().await;
+            if report_at.is_ok_and(|at| at.is_some_and(|at| at <= self.clock.now())) {
+                return Ok(false);
+            }
+        }
+        // What was finished meanwhile may have added events.
+        Ok(self.log.0.head().await? == head && *self.handled.borrow() >= head)
+    }
+
+    /// Policies that failed: scopes with the events that wait in them.
+    pub async fn dead_letters(&self) -> Result<Vec<ParkedScope>, SqliteError> {
+        let mut scopes = self.letters.list().await?;
+        scopes.extend(self.work_letters.list().await?);
+        Ok(scopes)
+    }
+
+    /// The letters of one scope, in order.
+    pub async fn dead_letters_of(&self, scope: &str) -> Result<Vec<DeadLetter>, SqliteError> {
+        let letters = self.letters.show(scope).await?;
+        if letters.is_empty() {
+            self.work_letters.show(scope).await
+        } else {
+            Ok(letters)
+        }
+    }
+
+    /// Handles the letters of `scope` again, in order, up to the first that fails again.
+    pub async fn retry(&self, scope: &str) -> Result<Retried, HealError> {
+        if self.work_letters.is_parked(scope) {
+            return Ok(self.revive(scope).await?);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(
+            Request::Retry {
+                scope: scope.into(),
+                reply,
+            },
+            answer,
+        )
+        .await
+    }
+
+    /// Gives up on the first letter of `scope`; those behind it wait for a retry. None if nothing is parked there.
+    pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, HealError> {
+        if self.work_letters.is_parked(scope) {
+            return Ok(self.work_letters.skip(scope).await?);
+        }
+        let (reply, answer) = oneshot::channel();
+        self.ask(
+            Request::Skip {
+                scope: scope.into(),
+                reply,
+            },
+            answer,
+        )
+        .await
+    }
+
+    /// A timer or an effect goes back to the worker; should it fail again, it comes back as a letter.
+    async fn revive(&self, scope: &str) -> Result<Retried, SqliteError> {
+        let mut handled = 0;
+        while let Some(letter) = self.work_letters.first(scope).await? {
+            self.work
+                .revive(&letter.event_id, &letter.event_type, self.clock.now())
+                .await?;
+            self.work_letters.resolved(&letter).await?;
+            handled += 1;
+        }
+        Ok(Retried::Healed { handled })
+    }
+
+    async fn ask<T>(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<Result<T, SqliteError>>,
+    ) -> Result<T, HealError> {
+        let gone = || {
+            SagasStopped(
+                self.stopped
+                    .borrow()
+                    .clone()
+                    .unwrap_or_else(|| "shut down".to_owned()),
+            )
+        };
+        self.requests.send(request).await.map_err(|_| gone())?;
+        Ok(answer.await.map_err(|_| gone())??)
+    }
+}
+
+impl Drop for Sagas {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// What happens when one of the two tasks ends.
+#[derive(Clone)]
+struct Ended {
+    cancel: CancellationToken,
+    stopped: watch::Sender<Option<String>>,
+}
+
+impl Ended {
+    /// Runner and worker live and die together: one without the other would look alive and do half.
+    async fn watch(self, task: &'static str, run: impl Future<Output = Result<(), Option<String>>>) {
+        let outcome = run.await;
+        let reason = match outcome {
+            Err(Some(reason)) => {
+                tracing::error!(task, reason, "the sagas have stopped");
+                Some(reason)
+            }
+            Ok(()) | Err(None) => None,
+        };
+        self.stopped.send_if_modified(|stopped| {
+            let first = stopped.is_none() && (reason.is_some() || !self.cancel.is_cancelled());
+            if first {
+                *stopped = Some(reason.unwrap_or_else(|| format!("the {task} ended")));
+            }
+            first
+        });
+        self.cancel.cancel();
+    }
+}

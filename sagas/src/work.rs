@@ -1,0 +1,483 @@
+//! Timers and effects: rows beside the log, keyed (aggregate, sequence, kind) by the event that asked for them.
+//!
+//! A row is there before its event is acknowledged, and goes once what it asks for is recorded. Whoever works on a row
+//! holds a lease on it, so that two workers do not call the provider at once; should they all the same (a lease ran
+//! out), the provider's idempotency key and the command's id absorb it.
+
+use std::sync::Arc;
+
+use event_schemas::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
+use event_store::{Log, ReadError};
+use sqlite_file::rusqlite::{self, Row, types::Type};
+use sqlite_file::{Connection, SqliteError, SqliteFile};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+
+macro_rules! table_steps {
+    ($table:literal) => {
+        concat!(
+            "CREATE TABLE ",
+            $table,
+            " (
+                 aggregate_type TEXT NOT NULL,
+                 aggregate_id TEXT NOT NULL,
+                 sequence INTEGER NOT NULL,
+                 kind TEXT NOT NULL,
+                 position INTEGER NOT NULL,
+                 next_attempt_at INTEGER NOT NULL,
+                 leased INTEGER NOT NULL,
+                 attempts INTEGER NOT NULL,
+                 PRIMARY KEY (aggregate_type, aggregate_id, sequence, kind)
+             ) STRICT, WITHOUT ROWID;
+             CREATE INDEX ",
+            $table,
+            "_by_time ON ",
+            $table,
+            " (next_attempt_at)"
+        )
+    };
+}
+
+const STEPS: &[&str] = &[table_steps!("timers"), table_steps!("effects")];
+
+/// A row that waits for someone to look at its dead letter.
+const NEVER: i64 = i64::MAX;
+
+/// Which of the two tables; they have the same columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Table {
+    Timers,
+    Effects,
+}
+
+/// The statements on one table.
+struct Sql {
+    insert: &'static str,
+    due: &'static str,
+    lease: &'static str,
+    done: &'static str,
+    again: &'static str,
+    next: &'static str,
+    busy: &'static str,
+    release: &'static str,
+    revive: &'static str,
+}
+
+macro_rules! sql {
+    ($table:literal) => {
+        Sql {
+            // A repeat of the event finds its row, or makes one that will be found to be moot.
+            insert: concat!(
+                "INSERT INTO ",
+                $table,
+                " (aggregate_type, aggregate_id, sequence, kind, position, next_attempt_at, leased, attempts)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) ON CONFLICT DO NOTHING"
+            ),
+            due: concat!(
+                "SELECT aggregate_type, aggregate_id, sequence, kind, position, attempts FROM ",
+                $table,
+                " WHERE next_attempt_at <= ?1 ORDER BY next_attempt_at LIMIT ?2"
+            ),
+            // A leased row is due again when its lease ends: that is how a dead worker's rows are found.
+            lease: concat!(
+                "UPDATE ",
+                $table,
+                " SET next_attempt_at = ?5, leased = 1, attempts = attempts + 1
+                 WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
+            ),
+            done: concat!(
+                "DELETE FROM ",
+                $table,
+                " WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
+            ),
+            again: concat!(
+                "UPDATE ",
+                $table,
+                " SET next_attempt_at = ?5, leased = 0
+                 WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
+            ),
+            next: concat!("SELECT min(next_attempt_at) FROM ", $table),
+            busy: concat!(
+                "SELECT EXISTS (SELECT 1 FROM ",
+                $table,
+                " WHERE next_attempt_at <= ?1 OR leased = 1)"
+            ),
+            release: concat!(
+                "UPDATE ",
+                $table,
+                " SET next_attempt_at = ?1, leased = 0 WHERE leased = 1"
+            ),
+            revive: concat!(
+                "UPDATE ",
+                $table,
+                " SET next_attempt_at = ?5, leased = 0, attempts = 0
+                 WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
+            ),
+        }
+    };
+}
+
+const TIMERS: Sql = sql!("timers");
+const EFFECTS: Sql = sql!("effects");
+
+impl Table {
+    const fn sql(self) -> &'static Sql {
+        match self {
+            Self::Timers => &TIMERS,
+            Self::Effects => &EFFECTS,
+        }
+    }
+}
+
+/// One row, leased.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct WorkItem {
+    pub(crate) table: Table,
+    /// The event that asked for it.
+    pub(crate) event: EventId,
+    pub(crate) position: Position,
+    pub(crate) kind: String,
+    /// Counting this one.
+    pub(crate) attempts: u32,
+}
+
+/// What a batch of events asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    Add {
+        table: Table,
+        event: EventId,
+        position: Position,
+        kind: &'static str,
+        due_at: Timestamp,
+    },
+    /// All timers of the stream of this kind.
+    ClearTimers { stream: StreamId, kind: &'static str },
+}
+
+impl Change {
+    pub(crate) fn add(table: Table, recorded: &RecordedEvent, kind: &'static str, due_at: Timestamp) -> Self {
+        Self::Add {
+            table,
+            event: recorded.id(),
+            position: recorded.position,
+            kind,
+            due_at,
+        }
+    }
+}
+
+/// What a worker finds when it looks.
+#[derive(Debug, Default)]
+pub(crate) struct Due {
+    pub(crate) items: Vec<WorkItem>,
+    /// When the next row falls due, microseconds since the epoch.
+    pub(crate) next_at: Option<i64>,
+}
+
+/// The tables `timers` and `effects` of the log's database.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    file: SqliteFile,
+    /// Rings when rows were added or became due earlier.
+    changed: Arc<Notify>,
+}
+
+impl Work {
+    /// Makes the tables in `file` if they are not there. Blocks; meant for start-up.
+    pub(crate) fn open(file: &SqliteFile) -> Result<Self, SqliteError> {
+        file.migrate("sagas", STEPS)?;
+        Ok(Self {
+            file: file.clone(),
+            changed: Arc::default(),
+        })
+    }
+
+    pub(crate) fn file(&self) -> &SqliteFile {
+        &self.file
+    }
+
+    /// Resolves after the next change (or at once, if there was one since the last time).
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// To be called after a write that used [`apply`] has become durable.
+    pub(crate) fn ring(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Frees what a worker that is gone had leased. Only where there is one process on this file.
+    pub(crate) async fn release_leases(&self, now: Timestamp) -> Result<(), SqliteError> {
+        self.file
+            .write(move |conn| {
+                for table in [Table::Timers, Table::Effects] {
+                    conn.prepare_cached(table.sql().release)?
+                        .execute([now.as_microsecond()])?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Leases up to `max` due rows until `lease_until`, timers before effects.
+    pub(crate) async fn lease(
+        &self,
+        now: Timestamp,
+        lease_until: Timestamp,
+        max: usize,
+    ) -> Result<Due, SqliteError> {
+        let (now, lease_until) = (now.as_microsecond(), lease_until.as_microsecond());
+        self.file
+            .write(move |conn| {
+                let mut due = Due::default();
+                for table in [Table::Timers, Table::Effects] {
+                    let first = due.items.len();
+                    let mut select = conn.prepare_cached(table.sql().due)?;
+                    let mut rows = select.query((now, max - first))?;
+                    while let Some(row) = rows.next()? {
+                        due.items.push(item_from(table, row)?);
+                    }
+                    drop(rows);
+                    for item in &due.items[first..] {
+                        execute_at(conn, table.sql().lease, &item.event, &item.kind, lease_until)?;
+                    }
+                    let next: Option<i64> = conn
+                        .prepare_cached(table.sql().next)?
+                        .query_row([], |row| row.get(0))?;
+                    due.next_at = [due.next_at, next].into_iter().flatten().min();
+                }
+                Ok(due)
+            })
+            .await
+    }
+
+    /// What the row asked for has been recorded, or is moot.
+    pub(crate) async fn done(&self, item: &WorkItem) -> Result<(), SqliteError> {
+        let item = item.clone();
+        self.file
+            .write(move |conn| {
+                let (stream, sequence) = (&item.event.stream, item.event.version.0.cast_signed());
+                conn.prepare_cached(item.table.sql().done)?.execute((
+                    stream.aggregate_type.as_str(),
+                    stream.aggregate_id.as_str(),
+                    sequence,
+                    &item.kind,
+                ))?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// To be tried again at `at`.
+    pub(crate) async fn again(&self, item: &WorkItem, at: Timestamp) -> Result<(), SqliteError> {
+        self.set(item, at.as_microsecond()).await
+    }
+
+    /// Kept, but not tried again before [`Work::revive`].
+    pub(crate) async fn park(&self, item: &WorkItem) -> Result<(), SqliteError> {
+        self.set(item, NEVER).await
+    }
+
+    /// To be tried at once, as if for the first time: in whichever table the row is.
+    pub(crate) async fn revive(
+        &self,
+        event: &EventId,
+        kind: &str,
+        now: Timestamp,
+    ) -> Result<(), SqliteError> {
+        let (event, kind, now) = (event.clone(), kind.to_owned(), now.as_microsecond());
+        self.file
+            .write(move |conn| {
+                for table in [Table::Timers, Table::Effects] {
+                    execute_at(conn, table.sql().revive, &event, &kind, now)?;
+                }
+                Ok::<_, SqliteError>(())
+            })
+            .await?;
+        self.ring();
+        Ok(())
+    }
+
+    async fn set(&self, item: &WorkItem, at: i64) -> Result<(), SqliteError> {
+        let item = item.clone();
+        let sql = item.table.sql().again;
+        self.file
+            .write(move |conn| execute_at(conn, sql, &item.event, &item.kind, at))
+            .await?;
+        self.ring();
+        Ok(())
+    }
+
+    /// Whether any row is due at `now` or being worked on.
+    pub(crate) async fn busy(&self, now: Timestamp) -> Result<bool, SqliteError> {
+        let now = now.as_microsecond();
+        self.file
+            .read(move |conn| {
+                for table in [Table::Timers, Table::Effects] {
+                    if conn
+                        .prepare_cached(table.sql().busy)?
+                        .query_row([now], |row| row.get(0))?
+                    {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            })
+            .await
+    }
+}
+
+/// Writes `changes` within a write of the caller's. With `leased_until`, new effects are leased by the caller from the
+/// start; returns those.
+pub(crate) fn apply(
+    conn: &Connection,
+    changes: &[Change],
+    leased_until: Option<Timestamp>,
+) -> Result<Vec<WorkItem>, SqliteError> {
+    let mut leased = Vec::new();
+    for change in changes {
+        match change {
+            Change::Add {
+                table,
+                event,
+                position,
+                kind,
+                due_at,
+            } => {
+                let lease = leased_until.filter(|_| *table == Table::Effects);
+                let added = conn.prepare_cached(table.sql().insert)?.execute((
+                    event.stream.aggregate_type.as_str(),
+                    event.stream.aggregate_id.as_str(),
+                    event.version.0.cast_signed(),
+                    *kind,
+                    position.0.cast_signed(),
+                    lease.unwrap_or(*due_at).as_microsecond(),
+                    lease.is_some(),
+                ))?;
+                if lease.is_some() && added == 1 {
+                    let (event, kind) = (event.clone(), (*kind).to_owned());
+                    leased.push(WorkItem {
+                        table: *table,
+                        event,
+                        position: *position,
+                        kind,
+                        attempts: 1,
+                    });
+                }
+            }
+            Change::ClearTimers { stream, kind } => {
+                conn.prepare_cached(
+                    "DELETE FROM timers WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND kind = ?3",
+                )?
+                .execute((
+                    stream.aggregate_type.as_str(),
+                    stream.aggregate_id.as_str(),
+                    *kind,
+                ))?;
+            }
+        }
+    }
+    Ok(leased)
+}
+
+/// The event that a row or a dead letter is about; an error if it is not in the log or cannot be read.
+pub(crate) async fn read_event(log: &Log, id: &EventId) -> Result<Arc<RecordedEvent>, ReadEventError> {
+    let before = Version(id.version.0.saturating_sub(1));
+    let mut found = log.read_stream(&id.stream, before, Some(id.version)).await?;
+    found.pop().ok_or_else(|| ReadEventError::Missing(id.clone()))
+}
+
+/// Why [`read_event`] has no event.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadEventError {
+    #[error("the log has no event {0}")]
+    Missing(EventId),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The short way from the runner to the worker of the same process, for rows that are leased to it from the start.
+/// Bounded: without room the rows are left to whoever looks for due ones.
+#[derive(Clone)]
+pub(crate) struct Handoff {
+    sender: mpsc::UnboundedSender<Handed>,
+    room: Arc<Semaphore>,
+}
+
+/// A leased row with its place in the worker's queue.
+pub(crate) struct Handed {
+    pub(crate) item: WorkItem,
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// Room for some rows at the worker.
+pub(crate) struct Room {
+    sender: mpsc::UnboundedSender<Handed>,
+    places: OwnedSemaphorePermit,
+}
+
+impl Handoff {
+    /// `room` is how many rows may be at the worker, waiting or under way.
+    pub(crate) fn new(room: usize) -> (Self, mpsc::UnboundedReceiver<Handed>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (
+            Self {
+                sender,
+                room: Arc::new(Semaphore::new(room)),
+            },
+            receiver,
+        )
+    }
+
+    /// Room for `rows`, if there is and if there are any.
+    pub(crate) fn room_for(&self, rows: usize) -> Option<Room> {
+        let rows = u32::try_from(rows).ok().filter(|rows| *rows > 0)?;
+        let places = Arc::clone(&self.room).try_acquire_many_owned(rows).ok()?;
+        Some(Room {
+            sender: self.sender.clone(),
+            places,
+        })
+    }
+}
+
+impl Room {
+    pub(crate) fn hand_over(mut self, items: Vec<WorkItem>) {
+        for item in items {
+            let Some(place) = self.places.split(1) else { break };
+            // The worker may have ended: the lease will run out.
+            let _ = self.sender.send(Handed { item, place });
+        }
+    }
+}
+
+/// Runs a statement of the form (key…, time).
+fn execute_at(conn: &Connection, sql: &str, event: &EventId, kind: &str, at: i64) -> Result<(), SqliteError> {
+    let stream = &event.stream;
+    conn.prepare_cached(sql)?.execute((
+        stream.aggregate_type.as_str(),
+        stream.aggregate_id.as_str(),
+        event.version.0.cast_signed(),
+        kind,
+        at,
+    ))?;
+    Ok(())
+}
+
+/// Columns: `aggregate_type`, `aggregate_id`, sequence, kind, position, attempts before this one.
+fn item_from(table: Table, row: &Row<'_>) -> Result<WorkItem, rusqlite::Error> {
+    let aggregate_type: String = row.get(0)?;
+    let aggregate_type = aggregate_type
+        .parse()
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
+    let stream = StreamId::new(aggregate_type, &*row.get::<_, String>(1)?);
+    Ok(WorkItem {
+        table,
+        event: EventId {
+            stream,
+            version: Version(row.get::<_, i64>(2)?.cast_unsigned()),
+        },
+        kind: row.get(3)?,
+        position: Position(row.get::<_, i64>(4)?.cast_unsigned()),
+        attempts: row.get::<_, u32>(5)? + 1,
+    })
+}
