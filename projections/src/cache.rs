@@ -24,6 +24,16 @@ pub(crate) struct Cache<D> {
     hasher: RandomState,
 }
 
+impl<D> Clone for Cache<D> {
+    fn clone(&self) -> Self {
+        Self {
+            entries: self.entries.clone(),
+            slots: Arc::clone(&self.slots),
+            hasher: self.hasher.clone(),
+        }
+    }
+}
+
 /// Taken before loading a document, given back to cache what was loaded.
 #[derive(Debug)]
 pub(crate) struct Ticket {

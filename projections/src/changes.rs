@@ -17,14 +17,9 @@ pub(crate) struct Changes {
 impl Changes {
     pub(crate) fn watch(&self, id: &DocId) -> DocWatch {
         let mut watched = self.lock();
-        let receiver = match watched.get(id) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                let (sender, receiver) = watch::channel(0);
-                watched.insert(id.clone(), sender);
-                receiver
-            }
-        };
+        let sender = watched.entry(id.clone()).or_insert_with(|| watch::channel(0).0);
+        let receiver = sender.subscribe();
+        drop(watched);
         DocWatch {
             id: id.clone(),
             receiver,
@@ -32,15 +27,20 @@ impl Changes {
         }
     }
 
-    /// Wakes those who watch `id`. Call it once the change can be read.
-    pub(crate) fn notify(&self, id: &DocId) {
-        if let Some(sender) = self.lock().get(id) {
+    /// Wakes those who watch any of `ids`. Call it once the changes can be read everywhere.
+    pub(crate) fn notify<'a>(&self, ids: impl IntoIterator<Item = &'a DocId>) {
+        let watched = self.lock();
+        if watched.is_empty() {
+            return;
+        }
+        for sender in ids.into_iter().filter_map(|id| watched.get(id)) {
             sender.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
-    pub(crate) fn any(&self) -> bool {
-        !self.lock().is_empty()
+    /// Whether anybody watches `id` right now.
+    pub(crate) fn watches(&self, id: &DocId) -> bool {
+        self.lock().contains_key(id)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<DocId, watch::Sender<u64>>> {

@@ -239,6 +239,7 @@ impl View for Payments {
 }
 
 impl PaymentPart {
+    #[expect(clippy::too_many_lines, reason = "an arm per event")]
     pub(crate) fn apply(part: Option<Self>, event: &PaymentEvent, at: Timestamp) -> Result<Self, FoldError> {
         let event_type = event.name();
         let Some(mut part) = part else {

@@ -47,7 +47,7 @@ pub enum KeyKind {
 pub enum KeyValue {
     Integer(i64),
     Text(String),
-    /// The document has no such value; it matches no filter on this key, and orders before all that have one.
+    /// The document has no such value: it matches no filter on this key, and lists ordered by the key leave it out.
     Absent,
 }
 

@@ -10,10 +10,19 @@ use crate::cache::Cache;
 use crate::changes::{Changes, DocWatch};
 use crate::document::Document;
 use crate::error::{ViewError, WaitError};
-use crate::query::{After, KeyValue, Query};
+use crate::query::{After, Query};
 use crate::served::{ConsistencyPoint, Served};
 use crate::store::{SqliteViewStore, StoredDocument, Table};
 use crate::view::{DocId, View};
+
+/// How far a view has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewProgress {
+    pub view: &'static str,
+    pub generation: u32,
+    /// Everything up to here is in the documents.
+    pub position: Position,
+}
 
 /// A page of a list.
 #[derive(Debug, Clone)]
@@ -31,7 +40,19 @@ pub struct ViewReader<V: View> {
     pub(crate) cache: Cache<V::Doc>,
     pub(crate) changes: Changes,
     /// Everything up to here is in the documents.
-    pub(crate) progress: watch::Sender<Position>,
+    pub(crate) reached: watch::Sender<Position>,
+}
+
+impl<V: View> Clone for ViewReader<V> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            table: Arc::clone(&self.table),
+            cache: self.cache.clone(),
+            changes: self.changes.clone(),
+            reached: self.reached.clone(),
+        }
+    }
 }
 
 impl<V: View> ViewReader<V> {
@@ -41,7 +62,7 @@ impl<V: View> ViewReader<V> {
             table,
             cache: Cache::new(),
             changes: Changes::default(),
-            progress: watch::channel(position).0,
+            reached: watch::channel(position).0,
         }
     }
 
@@ -108,9 +129,9 @@ impl<V: View> ViewReader<V> {
         point: &ConsistencyPoint,
         deadline: Instant,
     ) -> Result<Option<Arc<Served<V::Doc>>>, WaitError> {
-        self.check_read(point)?;
+        Self::check_read(point)?;
         let mut watch = self.watch(id);
-        let mut progress = self.progress.subscribe();
+        let mut progress = self.reached.subscribe();
         loop {
             // Asked before the document is read: what the view had passed by then is in it.
             let passed = *progress.borrow_and_update() >= point.position;
@@ -132,13 +153,13 @@ impl<V: View> ViewReader<V> {
 
     /// Waits until everything up to `point` is in the documents: for lists.
     pub async fn reach(&self, point: &ConsistencyPoint, deadline: Instant) -> Result<(), WaitError> {
-        self.check_read(point)?;
+        Self::check_read(point)?;
         self.reach_position(point.position, deadline).await
     }
 
     /// Waits until everything up to `position` is in the documents.
     pub async fn reach_position(&self, position: Position, deadline: Instant) -> Result<(), WaitError> {
-        let mut progress = self.progress.subscribe();
+        let mut progress = self.reached.subscribe();
         let reached = progress.wait_for(|now| *now >= position);
         match timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
@@ -154,7 +175,16 @@ impl<V: View> ViewReader<V> {
 
     /// Everything up to here is in the documents.
     pub fn position(&self) -> Position {
-        *self.progress.borrow()
+        *self.reached.borrow()
+    }
+
+    /// How far the view has come, with its name.
+    pub fn progress(&self) -> ViewProgress {
+        ViewProgress {
+            view: V::NAME,
+            generation: self.generation(),
+            position: self.position(),
+        }
     }
 
     /// The generation that is read.
@@ -162,7 +192,7 @@ impl<V: View> ViewReader<V> {
         self.table.generation
     }
 
-    fn check_read(&self, point: &ConsistencyPoint) -> Result<(), WaitError> {
+    fn check_read(point: &ConsistencyPoint) -> Result<(), WaitError> {
         let aggregate_type = point.stream.aggregate_type;
         if V::SOURCES.contains(&aggregate_type) {
             Ok(())
@@ -212,9 +242,4 @@ pub(crate) fn serve<V: View>(
         bytes,
         doc,
     ))
-}
-
-/// For cursors: the value that a page ended at.
-pub(crate) const fn by_id() -> KeyValue {
-    KeyValue::Absent
 }

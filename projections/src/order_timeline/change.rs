@@ -67,6 +67,12 @@ fn payment(event: &PaymentEvent) -> String {
             amount,
             method,
             ..
+        }
+        | PaymentEvent::PaymentRetried {
+            attempt,
+            amount,
+            method,
+            ..
         } => {
             format!("attempt {attempt}: {amount} by {} requested", method.method)
         }
@@ -82,14 +88,6 @@ fn payment(event: &PaymentEvent) -> String {
             format!("attempt {attempt}: {amount} captured")
         }
         PaymentEvent::PaymentDeclined { attempt, code, .. } => format!("attempt {attempt}: declined, {code}"),
-        PaymentEvent::PaymentRetried {
-            attempt,
-            amount,
-            method,
-            ..
-        } => {
-            format!("attempt {attempt}: {amount} by {} requested", method.method)
-        }
         PaymentEvent::PaymentCloseRequested { reason, .. } => format!("closing: {reason}"),
         PaymentEvent::VoidRequested { attempt, .. } => format!("attempt {attempt}: void requested"),
         PaymentEvent::PaymentVoided { attempt, .. } => format!("attempt {attempt}: voided"),

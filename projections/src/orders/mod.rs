@@ -334,7 +334,7 @@ impl View for Orders {
                 OrderPart::Payment(part) => part.summary(source.stream.aggregate_id.as_str().parse().ok()?),
                 OrderPart::Order(_) => None,
             });
-        state.view(id.as_str().parse().ok()?, source.version, paid_by)
+        Some(state.view(id.as_str().parse().ok()?, source.version, paid_by))
     }
 
     fn keys(document: &Document<OrderPart>) -> Option<Vec<KeyValue>> {

@@ -97,6 +97,7 @@ impl OrderState {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "an arm per event")]
     pub(super) fn apply(&mut self, event: &OrderEvent, at: Timestamp) -> Result<(), FoldError> {
         let event_type = event.name();
         self.updated_at = at;
@@ -241,7 +242,7 @@ impl OrderState {
         order_id: OrderId,
         version: Version,
         payment: Option<PaymentSummary>,
-    ) -> Option<OrderView> {
+    ) -> OrderView {
         // The payment's first event may not have been seen yet; the order knows already that there is one.
         let required = || {
             let payment_id = self.payment_id?;
@@ -258,7 +259,7 @@ impl OrderState {
             })
         };
         let state = self.clone();
-        Some(OrderView {
+        OrderView {
             order_id,
             version,
             status: state.status,
@@ -279,7 +280,7 @@ impl OrderState {
             placed_at: state.placed_at,
             payment_deadline: state.payment_deadline,
             updated_at: state.updated_at,
-        })
+        }
     }
 
     fn line(&mut self, line_no: u32, event_type: &'static str) -> Result<&mut LineView, FoldError> {

@@ -10,6 +10,7 @@ use jiff::civil::Date;
 use jiff::tz::Offset;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use report::Summing;
 pub use report::{MAX_REPORT_DAYS, SalesBy, SalesFilter, SalesReport, SalesRow};
 
 use crate::document::Document;

@@ -3,14 +3,19 @@
 use std::collections::BTreeMap;
 
 use event_schemas::{CountryCode, Currency};
+use jiff::Span;
 use jiff::civil::Date;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::SaleView;
+use super::{COUNTRY, DAY, SaleView};
+use crate::query::{After, Direction, Query};
 
 /// The longest time that one report spans.
 pub const MAX_REPORT_DAYS: i32 = 1_000;
+
+/// Documents read at a time, so that no snapshot of the store is held for long.
+const PAGE: usize = 1_000;
 
 /// What a report has a row for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +32,27 @@ pub struct SalesFilter {
     pub to: Date,
     /// None: all countries.
     pub country: Option<CountryCode>,
+}
+
+impl SalesFilter {
+    /// The page of sales after `after`. Larger than what clients page through: it is summed, not sent.
+    pub(crate) fn page(&self, after: Option<After>) -> Query {
+        let last = self
+            .from
+            .saturating_add(Span::new().days(MAX_REPORT_DAYS))
+            .min(self.to);
+        // Days are compared as text, which orders them as long as years have four digits.
+        let until = last.saturating_add(Span::new().days(1)).to_string();
+        let mut query = Query::new(1)
+            .range(DAY, Some(self.from.to_string().into()), Some(until.into()))
+            .order_by(DAY, Direction::Ascending)
+            .after(after);
+        query.limit = PAGE;
+        match &self.country {
+            Some(country) => query.equals(COUNTRY, country.as_str()),
+            None => query,
+        }
+    }
 }
 
 /// One row of a report. Amounts in minor units of the report's currency.

@@ -1,0 +1,269 @@
+//! One view's share of a batch: which documents, what becomes of them, what is written.
+
+use std::collections::HashMap;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use event_schemas::{AggregateType, Position, RecordedEvent, StreamId};
+use event_store::LogEntry;
+
+use super::hot::{Hot, HotDocuments};
+use crate::error::ViewError;
+use crate::query::KeyValue;
+use crate::reader::{ViewReader, parse, serve};
+use crate::store::{DocumentWrite, StoredDocument, Table};
+use crate::view::{DocId, View};
+
+/// The write side of one view, whatever its parts are.
+pub(super) trait Fold: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn table(&self) -> &Arc<Table>;
+    /// Everything up to here is in the documents.
+    fn position(&self) -> Position;
+    /// Whether the view reads aggregates of this type.
+    fn reads(&self, aggregate_type: AggregateType) -> bool;
+
+    /// Whether the event belongs to one of the view's documents.
+    fn routes(&self, event: &RecordedEvent) -> bool;
+    /// Groups the entries beyond `after` by document; `withheld` says which must not be folded. Returns the documents that
+    /// have to be loaded.
+    fn plan(
+        &mut self,
+        entries: &[LogEntry],
+        after: Position,
+        withheld: &dyn Fn(&RecordedEvent) -> bool,
+    ) -> Vec<DocId>;
+    /// Folds what was planned into the loaded documents. What comes back is poison: then nothing may be written.
+    fn fold(&mut self, entries: &[LogEntry], loaded: Vec<StoredDocument>) -> Result<Vec<Poison>, ViewError>;
+    /// What has to be written.
+    fn writes(&mut self) -> Result<Vec<DocumentWrite>, ViewError>;
+    /// Forgets the documents at these places of the last [`Fold::writes`], for they had moved, keeps the others as written,
+    /// and returns those to be loaded again.
+    fn moved(&mut self, moved: &[usize]) -> Vec<DocId>;
+    /// Everything is stored: shows it to readers.
+    fn stored(&mut self, position: Position);
+}
+
+/// An event that does not fold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Poison {
+    /// Its place in the batch.
+    pub(super) entry: usize,
+    pub(super) reason: String,
+}
+
+/// One document of a batch.
+struct Work<V: View> {
+    id: DocId,
+    /// None until loaded.
+    hot: Option<Hot<V>>,
+    /// Places in the batch.
+    events: Vec<usize>,
+    /// Whether folding changed it.
+    changed: bool,
+}
+
+pub(super) struct ViewFold<V: View> {
+    reader: ViewReader<V>,
+    position: Position,
+    hot: HotDocuments<V>,
+    work: Vec<Work<V>>,
+    /// The work of each place of the last writes.
+    written: Vec<usize>,
+}
+
+impl<V: View> ViewFold<V> {
+    pub(super) fn new(reader: ViewReader<V>) -> Self {
+        let position = reader.position();
+        Self {
+            reader,
+            position,
+            hot: HotDocuments::new(),
+            work: Vec::new(),
+            written: Vec::new(),
+        }
+    }
+}
+
+impl<V: View> Fold for ViewFold<V> {
+    fn name(&self) -> &'static str {
+        V::NAME
+    }
+
+    fn table(&self) -> &Arc<Table> {
+        &self.reader.table
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn reads(&self, aggregate_type: AggregateType) -> bool {
+        V::SOURCES.contains(&aggregate_type)
+    }
+
+    fn routes(&self, event: &RecordedEvent) -> bool {
+        self.reads(event.stream.aggregate_type) && V::route(event).is_some()
+    }
+
+    fn plan(
+        &mut self,
+        entries: &[LogEntry],
+        after: Position,
+        withheld: &dyn Fn(&RecordedEvent) -> bool,
+    ) -> Vec<DocId> {
+        self.work.clear();
+        let mut places: HashMap<DocId, usize> = HashMap::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let Some(event) = entry.event() else { continue };
+            if event.position <= after || !self.reads(event.stream.aggregate_type) {
+                continue;
+            }
+            let Some(id) = V::route(event).filter(|_| !withheld(event)) else {
+                continue;
+            };
+            let place = *places.entry(id).or_insert_with_key(|id| {
+                let hot = self.hot.take(id);
+                self.work.push(Work {
+                    id: id.clone(),
+                    hot,
+                    events: Vec::new(),
+                    changed: false,
+                });
+                self.work.len() - 1
+            });
+            self.work[place].events.push(index);
+        }
+        self.work
+            .iter()
+            .filter(|work| work.hot.is_none())
+            .map(|work| work.id.clone())
+            .collect()
+    }
+
+    fn fold(&mut self, entries: &[LogEntry], loaded: Vec<StoredDocument>) -> Result<Vec<Poison>, ViewError> {
+        let mut loaded: HashMap<DocId, StoredDocument> = loaded
+            .into_iter()
+            .map(|stored| (stored.id.clone(), stored))
+            .collect();
+        let mut poison = Vec::new();
+        for work in &mut self.work {
+            let mut hot = match work.hot.take() {
+                // Folded already, before another document of the batch turned out to have moved.
+                Some(hot) if work.changed => {
+                    work.hot = Some(hot);
+                    continue;
+                }
+                Some(hot) => hot,
+                None => match loaded.remove(&work.id) {
+                    Some(stored) => Hot::stored(
+                        parse::<V>(&stored.id, &stored.body)?,
+                        stored.rev,
+                        stored.body.len(),
+                    ),
+                    None => Hot::absent(),
+                },
+            };
+            let mut bad: Vec<&StreamId> = Vec::new();
+            for index in &work.events {
+                let Some(event) = entries.get(*index).and_then(LogEntry::event) else {
+                    continue;
+                };
+                if bad.contains(&&event.stream) {
+                    continue;
+                }
+                // A fold that panics is poison like one that refuses; the half-folded document is dropped with the plan.
+                let folded = catch_unwind(AssertUnwindSafe(|| hot.document.fold::<V>(event)));
+                let reason = match folded {
+                    Ok(Ok(changed)) => {
+                        work.changed |= changed;
+                        continue;
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "the fold panicked".to_owned(),
+                };
+                bad.push(&event.stream);
+                poison.push(Poison {
+                    entry: *index,
+                    reason,
+                });
+            }
+            work.hot = Some(hot);
+        }
+        Ok(poison)
+    }
+
+    fn writes(&mut self) -> Result<Vec<DocumentWrite>, ViewError> {
+        self.written.clear();
+        let mut writes = Vec::with_capacity(self.work.len());
+        for (index, work) in self.work.iter_mut().enumerate() {
+            let Some(hot) = work.hot.as_mut().filter(|_| work.changed) else {
+                continue;
+            };
+            let body = serde_json::to_string(&hot.document).map_err(|error| ViewError::Corrupt {
+                view: V::NAME,
+                id: work.id.to_string(),
+                message: error.to_string(),
+            })?;
+            let keys = keys_of::<V>(hot);
+            hot.bytes = body.len();
+            let keys_changed = hot.keys.as_ref() != Some(&keys);
+            writes.push(DocumentWrite {
+                id: work.id.clone(),
+                expected: hot.rev,
+                keys: keys_changed.then(|| keys.clone()),
+                body: body.into(),
+            });
+            hot.keys = Some(keys);
+            self.written.push(index);
+        }
+        Ok(writes)
+    }
+
+    fn moved(&mut self, moved: &[usize]) -> Vec<DocId> {
+        let written = mem::take(&mut self.written);
+        let mut again = Vec::with_capacity(moved.len());
+        for (place, index) in written.into_iter().enumerate() {
+            let work = &mut self.work[index];
+            if moved.contains(&place) {
+                work.hot = None;
+                work.changed = false;
+                again.push(work.id.clone());
+            } else if let Some(hot) = &mut work.hot {
+                // Stored: a second write has nothing to add.
+                hot.rev += 1;
+                work.changed = false;
+            }
+        }
+        again
+    }
+
+    fn stored(&mut self, position: Position) {
+        self.moved(&[]);
+        self.position = self.position.max(position);
+        let reader = &self.reader;
+        let mut ids = Vec::with_capacity(self.work.len());
+        for Work { id, hot, .. } in self.work.drain(..) {
+            let Some(hot) = hot else { continue };
+            let make = || serve::<V>(&id, reader.table.generation, hot.rev, hot.bytes, &hot.document);
+            reader
+                .cache
+                .written(&id, hot.rev, reader.changes.watches(&id), make);
+            ids.push(id.clone());
+            self.hot.put(id, hot);
+        }
+        // In this order: whoever is told of a change, or begins to wait from here on, reads it.
+        reader.reached.send_if_modified(|reached| {
+            let further = *reached < position;
+            *reached = (*reached).max(position);
+            further
+        });
+        reader.changes.notify(&ids);
+    }
+}
+
+/// The keys as they are stored: all absent for a document that no list shows.
+pub(super) fn keys_of<V: View>(hot: &Hot<V>) -> Vec<KeyValue> {
+    V::keys(&hot.document).unwrap_or_else(|| vec![KeyValue::Absent; V::KEYS.len()])
+}

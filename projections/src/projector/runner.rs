@@ -1,0 +1,404 @@
+//! A batch of the log, folded into all views and stored.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+use event_bus::{BusError, Checkpoint, DeadLetters, NewDeadLetter};
+use event_schemas::{Clock, EventId, Position, RecordedEvent, StreamId, Version};
+use event_store::{LogEntry, UnreadableEvent, UnreadableReason};
+use sqlite_file::SqliteError;
+
+use super::fold::{Fold, Poison, ViewFold};
+use crate::error::ViewError;
+use crate::reader::ViewReader;
+use crate::store::{SqliteViewStore, StoredDocument, ViewWrites};
+use crate::view::{DocId, View};
+use crate::views::Views;
+
+/// How often a document that keeps moving is folded again before the whole batch is.
+const MAX_ATTEMPTS: usize = 8;
+
+/// Batches up to this size are folded right on the async worker; larger ones would hold it up.
+const INLINE_EVENTS: usize = 64;
+
+/// Why a batch is not stored. It comes again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProjectError {
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    #[error(transparent)]
+    View(#[from] ViewError),
+    #[error("a document kept moving")]
+    Contended,
+    #[error("folding panicked")]
+    Panicked,
+}
+
+impl From<SqliteError> for ProjectError {
+    fn from(error: SqliteError) -> Self {
+        Self::View(error.into())
+    }
+}
+
+/// Folds batches into all views of a process.
+pub(super) struct Runner {
+    views: Views,
+    store: SqliteViewStore,
+    clock: Clock,
+    folds: Vec<Box<dyn Fold>>,
+    /// Those of each fold.
+    letters: Vec<DeadLetters>,
+}
+
+/// Where the streams that do not fold stop, for one view: the first bad event, and why.
+type Bad = HashMap<StreamId, (Version, String)>;
+
+impl Runner {
+    pub(super) async fn open(views: &Views, clock: Clock) -> Result<Self, SqliteError> {
+        let folds = folds(views);
+        let mut letters = Vec::with_capacity(folds.len());
+        for fold in &folds {
+            letters.push(DeadLetters::open(views.file(), &subscriber(fold.name())).await?);
+        }
+        Ok(Self {
+            views: views.clone(),
+            store: views.store().clone(),
+            clock,
+            folds,
+            letters,
+        })
+    }
+
+    /// Where the view that is furthest behind stands.
+    pub(super) fn position(&self) -> Position {
+        self.folds
+            .iter()
+            .map(|fold| fold.position())
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// The dead letters of each view.
+    pub(super) fn letters(&self) -> Vec<(&'static str, DeadLetters)> {
+        self.folds
+            .iter()
+            .map(|fold| fold.name())
+            .zip(self.letters.iter().cloned())
+            .collect()
+    }
+
+    /// Folds and stores the batch; durable, and visible to readers, once it resolves. After an error nothing is known to be
+    /// stored, and the batch has to come again; what was stored of it then folds to nothing.
+    pub(super) async fn handle(
+        &mut self,
+        entries: Vec<LogEntry>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), ProjectError> {
+        let result = self.project(&Arc::new(entries), checkpoint).await;
+        if result.is_err() {
+            self.forget();
+        }
+        result
+    }
+
+    /// Folds one event of a parked aggregate into the view whose dead letter it is. The text of an error is for the letter.
+    pub(super) async fn redo(&mut self, view: &str, event: Arc<RecordedEvent>) -> Result<(), String> {
+        let result = self.project_one(view, event).await;
+        if result.is_err() {
+            self.forget();
+        }
+        result
+    }
+
+    async fn project(
+        &mut self,
+        entries: &Arc<Vec<LogEntry>>,
+        checkpoint: Checkpoint,
+    ) -> Result<(), ProjectError> {
+        let mut bad: Vec<Bad> = self
+            .folds
+            .iter()
+            .map(|fold| unreadable(fold.as_ref(), entries))
+            .collect();
+        // Every round but the last finds another stream that does not fold.
+        loop {
+            let wanted = self.plan(entries, &bad);
+            if let Some(prepared) = self.prepare(entries, wanted).await?.checked(entries, &mut bad) {
+                self.park(entries, &bad).await?;
+                self.store(entries, prepared, Some(checkpoint)).await?;
+                for fold in &mut self.folds {
+                    fold.stored(checkpoint.position);
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    async fn project_one(&mut self, view: &str, event: Arc<RecordedEvent>) -> Result<(), String> {
+        let entries = Arc::new(vec![LogEntry::Event(event)]);
+        let wanted = self.folds.iter_mut().map(|fold| {
+            let only = fold.name() == view;
+            fold.plan(&entries, Position(0), &|_| !only)
+        });
+        let wanted = wanted.collect();
+        let prepared = self
+            .prepare(&entries, wanted)
+            .await
+            .map_err(|error| error.to_string())?;
+        if let Some(poison) = prepared.poison.iter().flatten().next() {
+            return Err(poison.reason.clone());
+        }
+        self.store(&entries, prepared, None)
+            .await
+            .map_err(|error| error.to_string())?;
+        for fold in &mut self.folds {
+            fold.stored(fold.position());
+        }
+        Ok(())
+    }
+
+    /// Groups the batch by document, for each view. Returns the documents to load.
+    fn plan(&mut self, entries: &[LogEntry], bad: &[Bad]) -> Vec<Vec<DocId>> {
+        let views = self.folds.iter_mut().zip(&self.letters).zip(bad);
+        let wanted = views.map(|((fold, letters), bad)| {
+            let after = fold.position();
+            fold.plan(entries, after, &|event| withheld(letters, bad, event))
+        });
+        wanted.collect()
+    }
+
+    /// Loads the documents, and folds the plan into them.
+    async fn prepare(
+        &mut self,
+        entries: &Arc<Vec<LogEntry>>,
+        wanted: Vec<Vec<DocId>>,
+    ) -> Result<Prepared, ProjectError> {
+        let tables = self.folds.iter().map(|fold| Arc::clone(fold.table()));
+        let wanted: Vec<_> = tables.zip(wanted).collect();
+        let loaded = if wanted.iter().all(|(_, ids)| ids.is_empty()) {
+            wanted.iter().map(|_| Vec::new()).collect()
+        } else {
+            self.store.load_all(wanted).await?
+        };
+        let small = entries.len() <= INLINE_EVENTS;
+        let entries = Arc::clone(entries);
+        let mut folds = mem::take(&mut self.folds);
+        let work = move || {
+            let prepared = Prepared::fold(&mut folds, &entries, loaded);
+            (folds, prepared)
+        };
+        let (folds, prepared) = if small {
+            work()
+        } else {
+            tokio::task::spawn_blocking(work)
+                .await
+                .map_err(|_| ProjectError::Panicked)?
+        };
+        self.folds = folds;
+        Ok(prepared?)
+    }
+
+    /// Writes what was prepared; documents that have moved meanwhile are loaded and folded again.
+    async fn store(
+        &mut self,
+        entries: &Arc<Vec<LogEntry>>,
+        mut prepared: Prepared,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<(), ProjectError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let moved = self.store.write(prepared.writes, checkpoint).await?;
+            if moved.iter().all(Vec::is_empty) {
+                return Ok(());
+            }
+            let wanted = self
+                .folds
+                .iter_mut()
+                .zip(&moved)
+                .map(|(fold, moved)| fold.moved(moved))
+                .collect();
+            prepared = self.prepare(entries, wanted).await?;
+            if prepared.poison.iter().any(|poison| !poison.is_empty()) {
+                // What folded before no longer does: begin the batch again, which finds out what to park.
+                break;
+            }
+        }
+        Err(ProjectError::Contended)
+    }
+
+    /// Parks what does not fold and what comes behind it. Before anything of the batch is stored: once the checkpoint has
+    /// passed an event, only its dead letter remembers that it has not been folded.
+    async fn park(&self, entries: &[LogEntry], bad: &[Bad]) -> Result<(), ProjectError> {
+        for ((fold, letters), bad) in self.folds.iter().zip(&self.letters).zip(bad) {
+            if bad.is_empty() && letters.none_parked() {
+                continue;
+            }
+            for entry in entries.iter().filter(|entry| entry.position() > fold.position()) {
+                if let Some(letter) = self.letter(fold.as_ref(), letters, bad, entry) {
+                    if let Some(reason) = &letter.reason {
+                        tracing::error!(view = fold.name(), event = %letter.event_id, reason, "parked");
+                    }
+                    letters.park(letter).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The dead letter for this entry, if it has to be one.
+    fn letter(
+        &self,
+        fold: &dyn Fold,
+        letters: &DeadLetters,
+        bad: &Bad,
+        entry: &LogEntry,
+    ) -> Option<NewDeadLetter> {
+        let (stream, version, event_type, reason) = match entry {
+            LogEntry::Event(event) => {
+                if !withheld(letters, bad, event) || !fold.routes(event) {
+                    return None;
+                }
+                let first = bad
+                    .get(&event.stream)
+                    .filter(|(version, _)| *version == event.version);
+                let reason = first.map(|(_, reason)| reason.clone());
+                (
+                    event.stream.clone(),
+                    event.version,
+                    event.event.name().to_owned(),
+                    reason,
+                )
+            }
+            LogEntry::Unreadable(event) => {
+                let (stream, reason) = poison(fold, event)?;
+                (stream, event.version, event.event_type.clone(), Some(reason))
+            }
+        };
+        Some(NewDeadLetter {
+            scope: scope(&stream).into(),
+            position: entry.position(),
+            event_id: EventId { stream, version },
+            event_type,
+            reason,
+            parked_at: self.clock.now(),
+        })
+    }
+
+    /// Begins again from what is stored.
+    fn forget(&mut self) {
+        self.folds = folds(&self.views);
+    }
+}
+
+/// What a batch came to, before it is written.
+struct Prepared {
+    /// For each view.
+    poison: Vec<Vec<Poison>>,
+    writes: Arc<Vec<ViewWrites>>,
+}
+
+impl Prepared {
+    fn fold(
+        folds: &mut [Box<dyn Fold>],
+        entries: &[LogEntry],
+        loaded: Vec<Vec<StoredDocument>>,
+    ) -> Result<Self, ViewError> {
+        let mut poison = Vec::with_capacity(folds.len());
+        for (fold, loaded) in folds.iter_mut().zip(loaded) {
+            poison.push(fold.fold(entries, loaded)?);
+        }
+        let mut writes = Vec::with_capacity(folds.len());
+        if poison.iter().all(Vec::is_empty) {
+            for fold in folds {
+                let documents = fold.writes()?;
+                writes.push(ViewWrites {
+                    table: Arc::clone(fold.table()),
+                    documents,
+                });
+            }
+        }
+        Ok(Self {
+            poison,
+            writes: Arc::new(writes),
+        })
+    }
+
+    /// Itself, if everything folded; otherwise what did not goes into `bad`.
+    fn checked(self, entries: &[LogEntry], bad: &mut [Bad]) -> Option<Self> {
+        let mut clean = true;
+        for (poison, bad) in self.poison.iter().zip(bad) {
+            for Poison { entry, reason } in poison {
+                let Some(event) = entries.get(*entry).and_then(LogEntry::event) else {
+                    continue;
+                };
+                clean = false;
+                let first = bad
+                    .entry(event.stream.clone())
+                    .or_insert_with(|| (event.version, reason.clone()));
+                // One stream may feed several documents, and fail in each.
+                if event.version < first.0 {
+                    *first = (event.version, reason.clone());
+                }
+            }
+        }
+        clean.then_some(self)
+    }
+}
+
+fn folds(views: &Views) -> Vec<Box<dyn Fold>> {
+    fn fold<V: View>(reader: &ViewReader<V>) -> Box<dyn Fold> {
+        Box::new(ViewFold::new(reader.clone()))
+    }
+    vec![
+        fold(views.products()),
+        fold(views.stock()),
+        fold(views.carts()),
+        fold(views.orders()),
+        fold(views.order_timeline()),
+        fold(views.payments()),
+        fold(views.sales()),
+    ]
+}
+
+/// The subscriber that a view's dead letters are kept under.
+pub(crate) fn subscriber(view: &str) -> String {
+    format!("view {view}")
+}
+
+/// A view parks whole aggregates.
+fn scope(stream: &StreamId) -> String {
+    stream.to_string()
+}
+
+fn withheld(letters: &DeadLetters, bad: &Bad, event: &RecordedEvent) -> bool {
+    bad.get(&event.stream)
+        .is_some_and(|(first, _)| event.version >= *first)
+        || (!letters.none_parked() && letters.is_parked(&scope(&event.stream)))
+}
+
+/// The streams of which the batch holds an event that cannot be read.
+fn unreadable(fold: &dyn Fold, entries: &[LogEntry]) -> Bad {
+    let mut bad = Bad::new();
+    for entry in entries.iter().filter(|entry| entry.position() > fold.position()) {
+        if let LogEntry::Unreadable(event) = entry
+            && let Some((stream, reason)) = poison(fold, event)
+        {
+            bad.entry(stream).or_insert((event.version, reason));
+        }
+    }
+    bad
+}
+
+/// What is wrong with an event that cannot be read, if it may be one of the view's.
+fn poison(fold: &dyn Fold, event: &UnreadableEvent) -> Option<(StreamId, String)> {
+    match &event.reason {
+        UnreadableReason::Poison(reason) => {
+            let stream = event
+                .stream()
+                .filter(|stream| fold.reads(stream.aggregate_type))?;
+            Some((stream, reason.clone()))
+        }
+        // The subscription stops before it.
+        UnreadableReason::Newer => None,
+    }
+}
