@@ -490,6 +490,32 @@ fn a_failed_refund_may_be_tried_again() {
 }
 
 #[test]
+fn a_refund_reported_failed_may_yet_succeed() {
+    let mut log = Log::with_stock(1);
+    log.sell(1);
+    log.finish(1);
+    log.request_refund(1, 1, 1, PRICE);
+    let (order_id, refund_id, amount) = (order(1), refund(1), gbp(PRICE));
+    let code = code("card-closed");
+    log.payment(
+        1,
+        PaymentEvent::RefundFailed {
+            order_id,
+            attempt: 1,
+            refund_id,
+            amount,
+            code,
+        },
+    );
+    log.is_sound();
+    log.refunded(1, 1, 1, PRICE);
+    log.record_refund(1, 1, PRICE);
+    log.is_sound();
+    log.refunded(1, 1, 1, PRICE);
+    log.is_unsafe(audit::REFUNDED_ONCE);
+}
+
+#[test]
 fn a_gap_in_a_stream_is_found() {
     let mut log = Log::with_stock(1);
     *log.versions.values_mut().next().unwrap() += 1;

@@ -74,6 +74,8 @@ struct Attempt {
     spoken_for: i128,
     intent: Option<OpenIntent>,
     refunds: Vec<(RefundId, i128, OpenIntent)>,
+    /// Reported as failed; the provider may yet report otherwise.
+    failed: Vec<(RefundId, i128)>,
 }
 
 /// The order whose stream this is.
@@ -333,35 +335,30 @@ impl Order {
                 let attempt = self.attempt(number);
                 attempt.spoken_for += amount;
                 attempt.refunds.push((*refund_id, amount, open()));
-                if attempt.spoken_for > attempt.captured {
-                    found.add(REFUND_LIMIT, stream, || {
-                        format!(
-                            "attempt {number}: {} to refund, {} captured",
-                            attempt.spoken_for, attempt.captured
-                        )
-                    });
-                }
+                attempt.check_refunds(stream, found);
             }
             PaymentEvent::RefundSucceeded {
                 attempt, refund_id, ..
             } => {
-                match self.attempt(*attempt).settle(*refund_id) {
-                    Some(amount) => self.refunded += amount,
-                    None => found.add(REFUNDED_ONCE, stream, || {
+                let number = *attempt;
+                let attempt = self.attempt(number);
+                let Some(amount) = attempt.succeed(*refund_id) else {
+                    found.add(REFUNDED_ONCE, stream, || {
                         format!("refund {refund_id} was not open")
-                    }),
-                }
+                    });
+                    return;
+                };
+                attempt.check_refunds(stream, found);
+                self.refunded += amount;
                 self.money_moved(at);
             }
             PaymentEvent::RefundFailed {
                 attempt, refund_id, ..
             } => {
-                let attempt = self.attempt(*attempt);
-                match attempt.settle(*refund_id) {
-                    Some(amount) => attempt.spoken_for -= amount,
-                    None => found.add(REFUNDED_ONCE, stream, || {
+                if !self.attempt(*attempt).fail(*refund_id) {
+                    found.add(REFUNDED_ONCE, stream, || {
                         format!("refund {refund_id} was not open")
-                    }),
+                    });
                 }
             }
             PaymentEvent::PaymentRequested { .. }
@@ -450,11 +447,15 @@ impl Attempt {
             spoken_for: 0,
             intent: None,
             refunds: Vec::new(),
+            failed: Vec::new(),
         }
     }
 
     fn is_settled(&self) -> bool {
-        self.authorized_since.is_none() && self.intent.is_none() && self.refunds.is_empty()
+        self.authorized_since.is_none()
+            && self.intent.is_none()
+            && self.refunds.is_empty()
+            && self.failed.is_empty()
     }
 
     fn awaits(&self, event_type: &str) -> bool {
@@ -481,8 +482,42 @@ impl Attempt {
         self.authorized_since = None;
     }
 
-    /// The refund's amount, if it was open.
-    fn settle(&mut self, refund_id: RefundId) -> Option<i128> {
+    fn check_refunds(&self, stream: &StreamId, found: &mut Findings) {
+        if self.spoken_for > self.captured {
+            found.add(REFUND_LIMIT, stream, || {
+                let Self {
+                    number,
+                    spoken_for,
+                    captured,
+                    ..
+                } = self;
+                format!("attempt {number}: {spoken_for} to refund, {captured} captured")
+            });
+        }
+    }
+
+    /// The refund's amount, if it was open or had failed.
+    fn succeed(&mut self, refund_id: RefundId) -> Option<i128> {
+        if let Some(amount) = self.close(refund_id) {
+            return Some(amount);
+        }
+        let index = self.failed.iter().position(|(failed, _)| *failed == refund_id)?;
+        let (_, amount) = self.failed.swap_remove(index);
+        self.spoken_for += amount;
+        Some(amount)
+    }
+
+    /// False if the refund was not open.
+    fn fail(&mut self, refund_id: RefundId) -> bool {
+        let Some(amount) = self.close(refund_id) else {
+            return false;
+        };
+        self.spoken_for -= amount;
+        self.failed.push((refund_id, amount));
+        true
+    }
+
+    fn close(&mut self, refund_id: RefundId) -> Option<i128> {
         let index = self.refunds.iter().position(|(open, _, _)| *open == refund_id)?;
         Some(self.refunds.swap_remove(index).1)
     }
