@@ -53,7 +53,7 @@ impl HttpBody for Capped {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         match &frame {
             Some(Err(error)) if error.is::<LengthLimitError>() => {
-                self.fate.exceeded.store(true, Ordering::Relaxed)
+                self.fate.exceeded.store(true, Ordering::Relaxed);
             }
             Some(Ok(_)) if !self.body.is_end_stream() => {}
             None | Some(Ok(_)) => self.fate.complete.store(true, Ordering::Relaxed),

@@ -35,7 +35,7 @@ use crate::config::{GatewayConfig, READ_BUFFER_BYTES_MAX};
 /// After we have refused something, how much of what the client still sends is read and thrown away, and for how long:
 /// closing at once would reset the connection, and the client would lose the answer.
 const LINGER_BYTES_MAX: u64 = 4 * 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What a connection is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

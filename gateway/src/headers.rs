@@ -201,8 +201,11 @@ mod tests {
             };
             (text(CACHE_CONTROL).unwrap(), text(VARY))
         };
-        assert_eq!(caching(Method::GET, true), ("public, no-cache".to_owned(), None));
         let vary = Some("authorization".to_owned());
+        assert_eq!(
+            caching(Method::GET, true),
+            ("public, no-cache".to_owned(), vary.clone())
+        );
         assert_eq!(
             caching(Method::GET, false),
             ("private, no-cache".to_owned(), vary.clone())

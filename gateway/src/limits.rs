@@ -77,7 +77,7 @@ impl<K: Hash + Eq + Clone> StateStore for BoundedStore<K> {
 pub(crate) struct Limiter<K: Hash + Eq + Clone> {
     name: &'static str,
     rate: Rate,
-    limiter: RateLimiter<K, BoundedStore<K>, DefaultClock, StateInformationMiddleware>,
+    states: RateLimiter<K, BoundedStore<K>, DefaultClock, StateInformationMiddleware>,
     clock: DefaultClock,
 }
 
@@ -103,11 +103,11 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
             .unwrap_or(Quota::per_second(requests))
             .allow_burst(requests);
         let clock = DefaultClock::default();
-        let limiter = RateLimiter::new(quota, BoundedStore::new(keys_max), clock.clone());
+        let states = RateLimiter::new(quota, BoundedStore::new(keys_max), clock.clone());
         Self {
             name,
             rate,
-            limiter,
+            states,
             clock,
         }
     }
@@ -121,7 +121,7 @@ impl<K: Hash + Eq + Clone> Limiter<K> {
             reset: Duration::ZERO,
             refused: false,
         };
-        match self.limiter.check_key(key) {
+        match self.states.check_key(key) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
                 let used = self.rate.requests.saturating_sub(remaining);
@@ -191,7 +191,7 @@ mod tests {
         for key in 0..10_000_u32 {
             assert!(!limiter.check(&key).refused);
         }
-        assert!(limiter.limiter.into_state_store().len() <= 160);
+        assert!(limiter.states.into_state_store().len() <= 160);
     }
 
     #[test]

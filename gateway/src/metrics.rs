@@ -1,7 +1,7 @@
 //! What the gateway counts, in Prometheus' text format.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -19,7 +19,7 @@ const SERVICES: [&str; 4] = ["command", "query", "identity", "gateway"];
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     services: [ServiceMetrics; SERVICES.len()],
-    connections: AtomicI64,
+    connections: AtomicUsize,
     connections_refused: AtomicU64,
 }
 
@@ -128,8 +128,8 @@ impl Metrics {
         let connections = self.connections.load(Ordering::Relaxed);
         for (name, value) in [
             ("omisys_http_connections", connections),
-            ("omisys_http_requests_in_flight", in_flight as i64),
-            ("omisys_http_streams", streams as i64),
+            ("omisys_http_requests_in_flight", in_flight),
+            ("omisys_http_streams", streams),
         ] {
             writeln!(out, "# TYPE {name} gauge\n{name} {value}")?;
         }

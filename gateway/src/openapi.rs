@@ -45,6 +45,11 @@ pub fn merge(services: &[(&str, &OpenApi)]) -> Result<Value, DuplicateOperation>
             }
         }
     }
+    if let Value::Object(items) = own_paths() {
+        for (path, item) in items {
+            merge_item(&mut paths, path, item)?;
+        }
+    }
     components.insert(
         "securitySchemes".to_owned(),
         json!({"bearer": {
@@ -71,6 +76,31 @@ pub fn merge(services: &[(&str, &OpenApi)]) -> Result<Value, DuplicateOperation>
     }
     name_the_bearer(&mut document);
     Ok(document)
+}
+
+/// What the gateway answers itself.
+fn own_paths() -> Value {
+    let operation = |id: &str, summary: &str, responses: Value, security: Value| {
+        json!({"get": {
+            "tags": ["ops"], "operationId": id, "summary": summary, "responses": responses, "security": security,
+        }})
+    };
+    let text = |description: &str| json!({"description": description});
+    json!({
+        "/livez": operation("livez", "Whether the process runs.", json!({"200": text("It does.")}), json!([])),
+        "/readyz": operation(
+            "readyz",
+            "Whether requests can be served. Names the parts of the system to those with `ops.read`.",
+            json!({"200": text("Ready, or ready but degraded."), "503": text("Down, or shutting down.")}),
+            json!([{}, {"bearer": []}]),
+        ),
+        "/metrics": operation(
+            "metrics",
+            "Metrics in Prometheus' text format. Needs `ops.read`.",
+            json!({"200": text("The metrics."), "401": text("No token."), "403": text("Without `ops.read`.")}),
+            json!([{"bearer": []}]),
+        ),
+    })
 }
 
 fn merge_item(
@@ -183,7 +213,7 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn service(method: &str, schema: Value) -> OpenApi {
+    fn service(method: &str, schema: &Value) -> OpenApi {
         let reference = json!({"$ref": "#/components/schemas/Line"});
         let operation = json!({
             "security": [{"jwt": []}],
@@ -198,8 +228,8 @@ mod tests {
 
     #[test]
     fn both_methods_of_a_path_stand_and_a_clashing_schema_is_renamed_with_its_references() {
-        let command = service("post", json!({"type": "string"}));
-        let query = service("get", json!({"type": "integer"}));
+        let command = service("post", &json!({"type": "string"}));
+        let query = service("get", &json!({"type": "integer"}));
         let merged = merge(&[("command", &command), ("query", &query)]).unwrap();
         let path = &merged["paths"]["/v1/products"];
         let schema = |method: &str| {
@@ -214,15 +244,15 @@ mod tests {
 
     #[test]
     fn equal_schemas_are_one() {
-        let command = service("post", json!({"type": "string"}));
-        let query = service("get", json!({"type": "string"}));
+        let command = service("post", &json!({"type": "string"}));
+        let query = service("get", &json!({"type": "string"}));
         let merged = merge(&[("command", &command), ("query", &query)]).unwrap();
         assert_eq!(merged["components"]["schemas"].as_object().unwrap().len(), 1);
     }
 
     #[test]
     fn an_operation_has_one_service() {
-        let one = service("get", json!({"type": "string"}));
+        let one = service("get", &json!({"type": "string"}));
         let error = merge(&[("command", &one), ("query", &one)]).unwrap_err();
         assert_eq!(
             error,

@@ -102,16 +102,15 @@ impl Routes {
 
     fn add(&mut self, path: &str, method: Method, target: Target) -> Result<(), PathConflict> {
         let known = self.entries.iter().position(|(known, _)| known == path);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let conflict = |_| PathConflict {
-                    path: path.to_owned(),
-                };
-                self.router.insert(path, self.entries.len()).map_err(conflict)?;
-                self.entries.push((path.to_owned(), Vec::new()));
-                self.entries.len() - 1
-            }
+        let index = if let Some(index) = known {
+            index
+        } else {
+            let conflict = |_| PathConflict {
+                path: path.to_owned(),
+            };
+            self.router.insert(path, self.entries.len()).map_err(conflict)?;
+            self.entries.push((path.to_owned(), Vec::new()));
+            self.entries.len() - 1
         };
         self.entries[index].1.push((method, target));
         Ok(())
