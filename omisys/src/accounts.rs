@@ -6,6 +6,7 @@ use event_schemas::Clock;
 use identity::verifier::Role;
 use identity::{Account, Email, Identity, NewPassword, Status};
 use serde_json::{Value, json};
+use sqlite_file::SqliteFile;
 
 use crate::cli::{self, Accounts};
 use crate::config::Config;
@@ -46,7 +47,11 @@ pub async fn open(config: &Config) -> Result<Identity, CliError> {
     let directory = config.data_dir.display();
     std::fs::create_dir_all(&config.data_dir)
         .context(&format!("{directory} could not be made"), "name a directory that you may write to with --data-dir")?;
-    let file = open_log_file(config)?;
+    open_in(config, open_log_file(config)?).await
+}
+
+/// As [`open`], in a log file that is open already.
+pub async fn open_in(config: &Config, file: SqliteFile) -> Result<Identity, CliError> {
     Identity::open(file, Files::of(config).key_source(), config.identity.clone(), Clock::System)
         .await
         .context("accounts and keys could not be opened", "run `omisys doctor`")

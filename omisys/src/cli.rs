@@ -150,6 +150,9 @@ pub struct Audit {
     /// How old something must be before it counts as stuck
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub grace: u64,
+    /// Also fold every read model in memory and compare it with what is stored
+    #[arg(long)]
+    pub views: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -26,11 +26,17 @@ async fn show(log: &Log, stream: &str, json: bool) -> Result<(), CliError> {
     let id: StreamId = stream.parse().map_err(|error| {
         CliError::usage(format!("{stream:?} names no aggregate: {error}"), "write TYPE/ID, such as inventory/MUG-1")
     })?;
-    let events = log.read_raw_stream(&id, Version(0), None).await.context("the log could not be read", READ_REMEDY)?;
-    if events.is_empty() {
+    let mut version = Version(0);
+    loop {
+        let (kind, name) = (id.aggregate_type.as_str(), id.aggregate_id.as_str());
+        let page = log.read_raw_stream(kind, name, version, PAGE).await.context("the log could not be read", READ_REMEDY)?;
+        let Some(last) = page.last() else { break };
+        version = last.version;
+        page.iter().for_each(|event| print(event, json));
+    }
+    if version == Version(0) {
         return Err(CliError::failed(format!("{id} has no events"), "check the id; `omisys events tail --after 0` shows all"));
     }
-    events.iter().for_each(|event| print(event, json));
     Ok(())
 }
 

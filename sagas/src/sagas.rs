@@ -221,6 +221,11 @@ impl Sagas {
         self.stopped.borrow().clone()
     }
 
+    /// Why they have stopped by themselves; none while they run.
+    pub fn failure(&self) -> Option<String> {
+        self.stopped.borrow().clone()
+    }
+
     /// Resolves once every event up to the head has been handled and no timer, effect or report is due: for tests and
     /// for an import that waits for its orders.
     pub async fn idle(&self) -> Result<(), SagasStopped> {

@@ -25,7 +25,7 @@ use crate::error::{CliError, Context};
 use crate::local::{Local, LocalError};
 use crate::progress::Progress;
 use figures::Figures;
-use file::{Adjustment, Product, Sale, Year};
+use file::{Adjustment, Product, Sale, SaleLine, Year};
 
 /// Requests under way at once: enough for the log's group commit, few enough to keep memory flat.
 const CONCURRENT: usize = 256;
@@ -87,9 +87,9 @@ async fn sell(embedded: &Embedded, year: &Year) -> Result<(Vec<String>, usize), 
     let accounts: Vec<_> = customers.chain([(importer, Role::Staff)]).collect();
     embedded.identity.create_bare_accounts(&accounts).await.context("the customers could not be created", RESUME)?;
     let local = Local::new(embedded.command.clone(), embedded.identity.clone(), importer);
-    each("products", &year.products, |product| list(local.clone(), product)).await?;
-    let adjusted = each("adjustments", &year.adjustments, |adjustment| write_off(local.clone(), adjustment)).await?;
-    let orders = each("orders", &year.sales, |sale| place(local.clone(), sale)).await?;
+    each("products", &year.products, |product| list(local.clone(), product.clone())).await?;
+    let adjusted = each("adjustments", &year.adjustments, |adjustment| write_off(local.clone(), adjustment.clone())).await?;
+    let orders = each("orders", &year.sales, |sale| place(local.clone(), sale.clone())).await?;
     Ok((orders, adjusted.len()))
 }
 
@@ -125,47 +125,38 @@ async fn post(local: &Local, path: &str, key: &str, prefer: Option<&str>, body: 
     local.post(path, key, prefer, body).await
 }
 
-fn list(local: Local, product: &Product) -> impl Future<Output = Result<(), LocalError>> + Send + 'static {
-    let Product { sku, title, price, tracked, needed } = product.clone();
-    async move {
-        let key = |step: &str| format!("online-retail-{step}-{sku}");
-        let created = post(&local, "/v1/products", &key("product"), None, &json!({ "title": title })).await?;
-        let id = created["id"].as_str().unwrap_or_default();
-        let variant = json!({ "sku": sku, "price": pence(price), "tracked": tracked });
-        post(&local, &format!("/v1/products/{id}/variants"), &key("variant"), None, &variant).await?;
-        post(&local, &format!("/v1/products/{id}/publish"), &key("publish"), None, &json!({})).await?;
-        if needed > 0 {
-            let receipt = json!({ "quantity": needed, "reference": "online-retail" });
-            post(&local, &format!("/v1/inventory/{sku}/receipts"), &key(&format!("stock-{needed}")), None, &receipt).await?;
-        }
-        Ok(())
+async fn list(local: Local, product: Product) -> Result<(), LocalError> {
+    let Product { sku, title, price, tracked, needed } = product;
+    let key = |step: &str| format!("online-retail-{step}-{sku}");
+    let created = post(&local, "/v1/products", &key("product"), None, &json!({ "title": title })).await?;
+    let id = created["id"].as_str().unwrap_or_default();
+    let variant = json!({ "sku": sku, "price": pence(price), "tracked": tracked });
+    post(&local, &format!("/v1/products/{id}/variants"), &key("variant"), None, &variant).await?;
+    post(&local, &format!("/v1/products/{id}/publish"), &key("publish"), None, &json!({})).await?;
+    if needed > 0 {
+        let receipt = json!({ "quantity": needed, "reference": "online-retail" });
+        post(&local, &format!("/v1/inventory/{sku}/receipts"), &key("stock"), None, &receipt).await?;
     }
+    Ok(())
 }
 
-fn write_off(local: Local, adjustment: &Adjustment) -> impl Future<Output = Result<(), LocalError>> + Send + 'static {
-    let Adjustment { key, sku, delta } = adjustment.clone();
-    async move {
-        let body = json!({ "delta": delta, "reason": "write-off" });
-        let key = format!("online-retail-adjustment-{key}");
-        post(&local, &format!("/v1/inventory/{sku}/adjustments"), &key, None, &body).await.map(drop)
-    }
+async fn write_off(local: Local, adjustment: Adjustment) -> Result<(), LocalError> {
+    let Adjustment { key, sku, delta } = adjustment;
+    let body = json!({ "delta": delta, "reason": "write-off" });
+    let key = format!("online-retail-adjustment-{key}");
+    post(&local, &format!("/v1/inventory/{sku}/adjustments"), &key, None, &body).await.map(drop)
 }
 
-fn place(local: Local, sale: &Sale) -> impl Future<Output = Result<String, LocalError>> + Send + 'static {
-    let lines: Vec<Value> = sale
-        .lines
-        .iter()
-        .map(|line| json!({ "sku": line.sku, "quantity": line.quantity, "unit_price": pence(line.unit_price) }))
-        .collect();
+async fn place(local: Local, sale: Sale) -> Result<String, LocalError> {
+    let line = |line: &SaleLine| json!({ "sku": line.sku, "quantity": line.quantity, "unit_price": pence(line.unit_price) });
+    let lines: Vec<Value> = sale.lines.iter().map(line).collect();
     let body = json!({
         "customer_id": customer_id(&sale.customer), "country": countries::code(&sale.country), "lines": lines,
         "occurred_at": sale.at, "payment": { "method": "sandbox", "token": "tok_ok" },
     });
     let key = format!("online-retail-invoice-{}", sale.invoice);
-    async move {
-        let placed = post(&local, "/v1/orders", &key, Some("wait=10"), &body).await?;
-        Ok(placed["order"]["id"].as_str().unwrap_or_default().to_owned())
-    }
+    let placed = post(&local, "/v1/orders", &key, Some("wait=10"), &body).await?;
+    Ok(placed["order"]["id"].as_str().unwrap_or_default().to_owned())
 }
 
 /// What the read models say of these orders, once they show all that happened.

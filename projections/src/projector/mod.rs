@@ -12,8 +12,8 @@ use event_schemas::{Clock, Position, Version};
 use event_store::Log;
 use sqlite_file::SqliteError;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::error::ViewError;
 use crate::views::Views;
@@ -91,7 +91,7 @@ pub struct Projector {
     letters: Vec<(&'static str, DeadLetters)>,
     requests: mpsc::Sender<Retry>,
     cancel: CancellationToken,
-    task: JoinHandle<()>,
+    tracker: TaskTracker,
 }
 
 struct Retry {
@@ -120,7 +120,9 @@ impl Projector {
             requests: received,
             cancel: cancel.clone(),
         };
-        let task = tokio::spawn(worker.run());
+        let tracker = TaskTracker::new();
+        tracker.spawn(worker.run());
+        tracker.close();
         Ok(Self {
             views: views.clone(),
             state,
@@ -128,7 +130,7 @@ impl Projector {
             letters,
             requests,
             cancel,
-            task,
+            tracker,
         })
     }
 
@@ -178,11 +180,9 @@ impl Projector {
     }
 
     /// Stops after the batch under way and waits for it.
-    pub async fn stop(self) {
-        let Self { cancel, task, .. } = self;
-        cancel.cancel();
-        // A panic of the worker has been printed already; there is nothing left to stop.
-        let _ = task.await;
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        self.tracker.wait().await;
     }
 }
 

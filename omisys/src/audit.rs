@@ -1,0 +1,107 @@
+//! `omisys audit`: walks the whole log and checks what must always hold.
+
+use std::time::Duration;
+
+use aggregates::audit::{Audit, Breach};
+use event_schemas::{Clock, Event, OrderEvent, Position};
+use event_store::{Log, LogEntry};
+use projections::{VIEW_NAMES, Views};
+use serde_json::{Value, json};
+use sqlite_file::Synchronous;
+
+use crate::cli;
+use crate::config::Config;
+use crate::error::{CliError, Context};
+use crate::progress::Progress;
+use crate::stores::{Files, open_file, open_log};
+
+const PAGE: usize = 5_000;
+const READ_REMEDY: &str = "run `omisys doctor`";
+
+/// What a walk found.
+#[derive(Default)]
+struct Findings {
+    events: u64,
+    orders: u64,
+    breaches: Vec<Value>,
+}
+
+/// Runs the subcommand; a breach is an error. Works beside a running server.
+pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<(), CliError> {
+    let log = open_log(config).await?;
+    let mut findings = walk(&log, Duration::from_secs(command.grace)).await?;
+    if command.views {
+        compare_views(config, &log, &mut findings).await?;
+    }
+    let Findings { events, orders, breaches } = findings;
+    if json {
+        println!("{}", json!({ "events": events, "orders": orders, "breaches": breaches }));
+    } else {
+        println!("{events} events, {orders} orders, {} breaches", breaches.len());
+        for breach in &breaches {
+            let text = |key: &str| breach[key].as_str().unwrap_or_default();
+            println!("  {}: {}: {}", text("stream"), text("invariant"), text("detail"));
+        }
+    }
+    if breaches.is_empty() {
+        return Ok(());
+    }
+    Err(CliError::failed(
+        format!("{} invariants are broken", breaches.len()),
+        "look at each stream with `omisys events show TYPE/ID`",
+    ))
+}
+
+async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
+    let head = log.head().await.context("the log could not be read", READ_REMEDY)?;
+    let mut progress = Progress::new("events", head.0);
+    let (mut audit, mut findings, mut position) = (Audit::new(), Findings::default(), Position(0));
+    while position < head {
+        let page = log.read(position, PAGE).await.context("the log could not be read", READ_REMEDY)?;
+        let Some(last) = page.last() else { break };
+        position = last.position();
+        for entry in &page {
+            findings.events += 1;
+            progress.step();
+            match entry {
+                LogEntry::Event(event) => {
+                    findings.orders += u64::from(matches!(event.event, Event::Order(OrderEvent::OrderPlaced(_))));
+                    audit.observe(event);
+                }
+                LogEntry::Unreadable(unreadable) => findings.breaches.push(json!({
+                    "invariant": "every event can be read",
+                    "stream": format!("{}/{}", unreadable.aggregate_type, unreadable.aggregate_id),
+                    "detail": unreadable.to_string(),
+                })),
+            }
+        }
+    }
+    findings.breaches.extend(audit.finish(Clock::System.now(), grace).into_iter().map(breach));
+    if audit.uncounted() > 0 {
+        findings.breaches.push(json!({
+            "invariant": "more", "stream": "", "detail": format!("{} further breaches are not listed", audit.uncounted()),
+        }));
+    }
+    Ok(findings)
+}
+
+fn breach(Breach { invariant, stream, detail }: Breach) -> Value {
+    json!({ "invariant": invariant, "stream": stream.to_string(), "detail": detail })
+}
+
+/// A stored document that is not what the log folds to is a breach too.
+async fn compare_views(config: &Config, log: &Log, findings: &mut Findings) -> Result<(), CliError> {
+    let file = open_file(&Files::of(config).views(), Synchronous::Normal)?;
+    let views = Views::open(&file, log.identity()).await.context("the read models could not be opened", READ_REMEDY)?;
+    for name in VIEW_NAMES {
+        let verification = views.verify(log, name).await.context(&format!("{name} could not be compared"), READ_REMEDY)?;
+        if !verification.equal() {
+            findings.breaches.push(json!({
+                "invariant": "a read model is a fold of the log", "stream": name,
+                "detail": format!("{} of {} documents differ, such as {:?}",
+                    verification.different, verification.documents, verification.differences.first()),
+            }));
+        }
+    }
+    Ok(())
+}
