@@ -17,7 +17,7 @@ pub const BODY_LIMIT_BYTES: usize = 64 * 1024;
 /// The deepest nesting of arrays and objects that a body may have.
 pub const JSON_DEPTH_LIMIT: usize = 16;
 
-/// A JSON body of at most `MAX_BYTES`. 413 when larger, 415 when not declared as JSON, 400 with JSON Pointers when it
+/// A JSON object of at most `MAX_BYTES`. 413 when larger, 415 when not declared as JSON, 400 with JSON Pointers when it
 /// is not what `T` says. Give `T` `#[serde(deny_unknown_fields)]`.
 ///
 /// `Option<StrictJson<T>>` is `None` for a request without a body.
@@ -146,6 +146,10 @@ async fn read(request: Request, max_bytes: usize) -> Result<Bytes, Problem> {
 fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
     if deeper_than(raw, JSON_DEPTH_LIMIT) {
         return Err(Problem::malformed("the body is nested too deeply").with("max_depth", JSON_DEPTH_LIMIT));
+    }
+    // serde would take an array for the fields of a struct, in the order of their declaration.
+    if raw.trim_ascii_start().starts_with(b"[") {
+        return Err(Problem::malformed("the body is not what this route expects").field("", "expected an object"));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(raw);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {

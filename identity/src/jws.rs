@@ -1,4 +1,4 @@
-//! EdDSA for `jsonwebtoken` through `ed25519-dalek`: the crate's own backends bring RSA and C code along.
+//! Ed25519 for `jsonwebtoken` through `ed25519-dalek`: the crate's own backends bring RSA and C code along.
 
 use std::sync::Once;
 
@@ -15,7 +15,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 };
 
 /// Makes `jsonwebtoken` use this module. The first caller wins; a provider that a host program installed before us
-/// must speak EdDSA with raw keys, or every token is refused.
+/// must speak Ed25519 with raw keys, or every token is refused.
 pub(crate) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -38,6 +38,7 @@ pub(crate) fn decoding_key(public: &[u8; 32]) -> DecodingKey {
 struct Ed25519Signer(SigningKey);
 struct Ed25519Verifier(VerifyingKey);
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's signature")]
 fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>, Error> {
     if *algorithm != Algorithm::EdDSA || key.family() != AlgorithmFamily::Ed {
         return Err(ErrorKind::InvalidAlgorithm.into());
@@ -49,6 +50,7 @@ fn signer(algorithm: &Algorithm, key: &EncodingKey) -> Result<Box<dyn JwtSigner>
     Ok(Box::new(Ed25519Signer(SigningKey::from_bytes(seed))))
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the provider's signature")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     if *algorithm != Algorithm::EdDSA || key.family() != AlgorithmFamily::Ed {
         return Err(ErrorKind::InvalidAlgorithm.into());

@@ -162,9 +162,9 @@ mod tests {
         assert_eq!(stand_in.params, real.params);
         assert_eq!(
             (stand_in.algorithm, stand_in.version),
-            (real.algorithm.clone(), real.version)
+            (real.algorithm, real.version)
         );
-        let length = |hash: &PasswordHash| hash.hash.as_ref().map(|output| output.len());
+        let length = |hash: &PasswordHash| hash.hash.as_ref().map(argon2::password_hash::phc::Output::len);
         assert_eq!(length(&stand_in), length(&real));
     }
 

@@ -19,7 +19,7 @@ use crate::settings::Settings;
 use crate::throttle::Throttle;
 use crate::tokens::{self, AccessToken, RefreshToken, Subject};
 use crate::values::{Email, NewPassword, Password};
-use crate::verifier::{Caller, Epochs, Verifier};
+use crate::verifier::{Caller, Epochs, Standing, Verifier};
 
 /// How often [`Identity::run`] looks for keys that another process changed, and removes what has expired.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
@@ -495,11 +495,10 @@ impl Identity {
         let scope = self.permissions(subject.role);
         let token = tokens::access_token(&keys.snapshot(), parties, subject, scope, self.now())?;
         // Another process may have created or promoted the account since the epochs were read.
-        if subject.role.is_privileged()
-            && !verifier
-                .epochs()
-                .knows(subject.account_id, subject.epoch, self.now())
-        {
+        let standing = verifier
+            .epochs()
+            .standing(subject.account_id, subject.epoch, self.now());
+        if subject.role.is_privileged() && standing != Standing::Good {
             verifier.epochs().refresh(clock).await?;
         }
         Ok(token)

@@ -22,33 +22,34 @@ pub struct Rate {
 }
 
 pub(crate) struct Throttle<K> {
-    interval_us: i64,
-    burst_us: i64,
-    /// When each key will have its whole burst again, in microseconds since the epoch.
-    full_at_us: Mutex<LruCache<K, i64>>,
+    /// All in microseconds.
+    interval: i64,
+    burst: i64,
+    /// When each key will have its whole burst again, since the epoch.
+    full_at: Mutex<LruCache<K, i64>>,
 }
 
 impl<K: Hash + Eq> Throttle<K> {
     pub fn new(rate: Rate) -> Self {
-        let interval_us = 60_000_000 / i64::from(rate.per_minute.max(1));
-        let burst_us = interval_us * i64::from(rate.burst.max(1));
+        let interval = 60_000_000 / i64::from(rate.per_minute.max(1));
+        let burst = interval * i64::from(rate.burst.max(1));
         Self {
-            interval_us,
-            burst_us,
-            full_at_us: Mutex::new(LruCache::unbounded()),
+            interval,
+            burst,
+            full_at: Mutex::new(LruCache::unbounded()),
         }
     }
 
     /// Counts one attempt, or says after how long one may be made.
     pub fn take(&self, key: K, now: Timestamp) -> Result<(), Duration> {
         let now_us = now.as_microsecond();
-        let mut keys = self.full_at_us.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at_us = keys.get(&key).copied().unwrap_or(now_us).max(now_us) + self.interval_us;
-        let wait_us = full_at_us - now_us - self.burst_us;
+        let mut keys = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = keys.get(&key).copied().unwrap_or(now_us).max(now_us) + self.interval;
+        let wait_us = full_at - now_us - self.burst;
         if wait_us > 0 {
             return Err(Duration::from_micros(wait_us.unsigned_abs()));
         }
-        keys.put(key, full_at_us);
+        keys.put(key, full_at);
         if keys.len() > MAX_KEYS {
             keys.pop_lru();
         }
@@ -57,7 +58,7 @@ impl<K: Hash + Eq> Throttle<K> {
 
     /// Forgets the attempts of a key that has proved itself.
     pub fn forgive(&self, key: &K) {
-        self.full_at_us
+        self.full_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop(key);
@@ -110,7 +111,7 @@ mod tests {
         for key in 0..MAX_KEYS * 2 {
             assert!(throttle.take(key, now).is_ok());
         }
-        assert_eq!(throttle.full_at_us.lock().unwrap().len(), MAX_KEYS);
+        assert_eq!(throttle.full_at.lock().unwrap().len(), MAX_KEYS);
         let last = MAX_KEYS * 2 - 1;
         assert_eq!(throttle.take(last, now), Err(Duration::from_secs(60)));
         throttle.forgive(&last);

@@ -19,7 +19,7 @@ use crate::jws;
 pub use crate::permissions::{Permission, PermissionSet, Role, RolePermissions};
 
 use cache::{Cache, Verified};
-pub(crate) use epochs::Epochs;
+pub(crate) use epochs::{Epochs, Standing};
 pub use extract::MaybeCaller;
 
 /// How far the clocks of two machines may be apart.
@@ -222,23 +222,26 @@ impl Verifier {
             return Err(TokenError::Malformed);
         }
         let digest = Cache::digest(token);
-        let verified = match self.inner.cache.get(&digest) {
-            Some(verified) => verified,
-            None => {
-                let keys = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner);
-                let verified = self.check(token, &keys, now)?;
-                self.inner.cache.put(digest, verified);
-                verified
-            }
+        let verified = if let Some(verified) = self.inner.cache.get(&digest) {
+            verified
+        } else {
+            let keys = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner);
+            let verified = self.check(token, &keys, now)?;
+            self.inner.cache.put(digest, verified);
+            verified
         };
         if now >= verified.usable_until {
             return Err(TokenError::Expired);
         }
         if verified.caller.role.is_privileged() {
-            match self.inner.epochs.get(verified.caller.account_id, now) {
-                None => return Err(TokenError::Unchecked),
-                Some(epoch) if epoch == Some(verified.epoch) => {}
-                Some(_) => return Err(TokenError::Revoked),
+            match self
+                .inner
+                .epochs
+                .standing(verified.caller.account_id, verified.epoch, now)
+            {
+                Standing::Good => {}
+                Standing::Revoked => return Err(TokenError::Revoked),
+                Standing::Unknown => return Err(TokenError::Unchecked),
             }
         }
         Ok(verified.caller)

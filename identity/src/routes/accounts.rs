@@ -45,15 +45,14 @@ pub(super) async fn list(
     Query(query): Query<AccountQuery>,
 ) -> Result<Response, Problem> {
     caller.require(Permission::AccountRead)?;
-    let found = match query.email {
-        Some(email) => identity
+    let found = if let Some(email) = query.email {
+        identity
             .find_account(email)
             .await
-            .map(|account| account.into_iter().collect()),
-        None => {
-            let after: Option<AccountId> = query.cursor.as_ref().map(Cursor::decode).transpose()?;
-            identity.accounts(after, query.limit.get() + 1).await
-        }
+            .map(|account| account.into_iter().collect())
+    } else {
+        let after: Option<AccountId> = query.cursor.as_ref().map(Cursor::decode).transpose()?;
+        identity.accounts(after, query.limit.get() + 1).await
     };
     let found: Vec<_> = found.map_err(|error| unavailable(&error))?;
     let items = found.iter().map(AccountView::from).collect();

@@ -22,6 +22,16 @@ pub(crate) struct Epochs {
     refreshing: Mutex<()>,
 }
 
+/// What is known of a staff or admin token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    /// The account is no active staff or admin any more, or has changed since the token was made.
+    Revoked,
+    /// The snapshot is too old to say.
+    Unknown,
+}
+
 #[derive(Default)]
 struct Snapshot {
     read_at: Option<Timestamp>,
@@ -37,17 +47,16 @@ impl Epochs {
         }
     }
 
-    /// `None` when the snapshot is too old to say; `Some(None)` when the account is no active staff or admin.
-    pub(super) fn get(&self, account: AccountId, now: Timestamp) -> Option<Option<u64>> {
+    /// Whether a token of `account` that was made under `epoch` is still good.
+    pub(crate) fn standing(&self, account: AccountId, epoch: u64, now: Timestamp) -> Standing {
         let snapshot = self.snapshot.read().unwrap_or_else(PoisonError::into_inner);
-        snapshot
-            .fresh(now)
-            .then(|| snapshot.epochs.get(&account).copied())
-    }
-
-    /// Whether the snapshot is fresh and has the account at this epoch.
-    pub(crate) fn knows(&self, account: AccountId, epoch: u64, now: Timestamp) -> bool {
-        self.get(account, now) == Some(Some(epoch))
+        if !snapshot.fresh(now) {
+            Standing::Unknown
+        } else if snapshot.epochs.get(&account) == Some(&epoch) {
+            Standing::Good
+        } else {
+            Standing::Revoked
+        }
     }
 
     pub(super) async fn refresh_if_stale(&self, clock: &Clock) -> Result<(), SqliteError> {

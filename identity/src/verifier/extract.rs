@@ -6,7 +6,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use http_conventions::Problem;
 
-use super::{Caller, Verifier};
+use super::{Caller, TokenError, Verifier};
 
 impl<S> FromRequestParts<S> for Caller
 where
@@ -20,7 +20,7 @@ where
         Verifier::from_ref(state)
             .authenticate(token)
             .await
-            .map_err(|error| error.problem())
+            .map_err(TokenError::problem)
     }
 }
 
