@@ -1,4 +1,4 @@
-//! What holds after every accepted command.
+//! What holds after every event.
 
 use super::{Order, OrderStatus, ReturnStatus, totals};
 

@@ -1,4 +1,4 @@
-//! What holds after every accepted command.
+//! What holds after every event; and [`nothing_left_to_follow`], which holds after every accepted command.
 
 use event_schemas::Money;
 
@@ -17,7 +17,6 @@ pub const INVARIANTS: &[Invariant] = &[
     ("captured for good", captured_for_good),
     ("intents fit their attempt", intents_fit_their_attempt),
     ("one amount", one_amount),
-    ("nothing left to follow", nothing_left_to_follow),
 ];
 
 /// Σ refunds requested and not failed ≤ captured, per attempt.
@@ -92,7 +91,8 @@ pub fn one_amount(payment: &Payment) -> bool {
         .all(|amount| *amount == amounts[0] && amount.amount() > 0)
 }
 
-/// What is given up is being voided; what is closed has expired, or is being refunded.
+/// What is given up is being voided; what is closed has expired, or is being refunded. Not within a decision: the event
+/// that gives something up comes first.
 pub fn nothing_left_to_follow(payment: &Payment) -> bool {
     follow_up(payment).is_empty()
 }
