@@ -94,6 +94,11 @@ impl<D: Serialize + Send + Sync + 'static> Cache<D> {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn forget(&self, id: &DocId) {
+        self.entries.invalidate(id);
+    }
+
     fn slot(&self, id: &DocId) -> MutexGuard<'_, u64> {
         let index = self.hasher.hash_one(id) as usize % SLOTS;
         self.slots[index].lock().unwrap_or_else(PoisonError::into_inner)

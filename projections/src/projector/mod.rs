@@ -3,6 +3,8 @@
 mod fold;
 mod hot;
 mod runner;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -290,8 +290,39 @@ impl Runner {
     }
 }
 
+/// For tests that let something happen between folding and writing.
+#[cfg(test)]
+impl Runner {
+    pub(super) async fn folded(&mut self, entries: &Arc<Vec<LogEntry>>) -> Prepared {
+        let none: Vec<Bad> = self.folds.iter().map(|_| Bad::new()).collect();
+        let wanted = self.plan(entries, &none);
+        self.prepare(entries, wanted).await.unwrap()
+    }
+
+    pub(super) async fn write(
+        &mut self,
+        entries: &Arc<Vec<LogEntry>>,
+        prepared: Prepared,
+        checkpoint: Checkpoint,
+    ) -> Result<(), ProjectError> {
+        self.store(entries, prepared, Some(checkpoint)).await?;
+        self.folds
+            .iter_mut()
+            .for_each(|fold| fold.stored(checkpoint.position));
+        Ok(())
+    }
+
+    pub(super) async fn write_without_checkpoint(
+        &mut self,
+        entries: &Arc<Vec<LogEntry>>,
+        prepared: Prepared,
+    ) -> Result<(), ProjectError> {
+        self.store(entries, prepared, None).await
+    }
+}
+
 /// What a batch came to, before it is written.
-struct Prepared {
+pub(super) struct Prepared {
     /// For each view.
     poison: Vec<Vec<Poison>>,
     writes: Arc<Vec<ViewWrites>>,
