@@ -7,7 +7,7 @@ use projections::products::ProductView;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::{is_visible, scope, sees_all};
+use super::{is_visible, reach_stock, scope, sees_all};
 use crate::QueryApi;
 use crate::read::{Refusals, answer, document, point, view_problem};
 
@@ -45,6 +45,7 @@ pub(crate) async fn get(
     let all = sees_all(caller);
     let may_see = |product: &ProductView| is_visible(product, all);
     let id = id.into();
+    let point = reach_stock(&api, point).await?;
     document(api.views.products(), &id, point.as_ref(), api.wait, may_see).await?;
     let found = api.views.product(&id).await.map_err(view_problem)?;
     // Asked again: it may have been unpublished between the two reads.

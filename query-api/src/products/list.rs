@@ -9,7 +9,7 @@ use projections::products::{ProductFilter, ProductSort, ProductStatus, ProductVi
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::{is_visible, scope, sees_all};
+use super::{is_visible, reach_stock, scope, sees_all};
 use crate::QueryApi;
 use crate::read::{Refusals, after, cursor, point, reach, view_problem};
 
@@ -104,7 +104,7 @@ pub(crate) async fn list(
     }
     check(&params)?;
     let after = after::<ProductId>(params.sort.list(), params.cursor.as_ref())?;
-    let point = point(params.at_least.clone(), at_least)?;
+    let point = reach_stock(&api, point(params.at_least.clone(), at_least)?).await?;
     reach(api.views.products(), point.as_ref(), api.wait).await?;
 
     let (found, next) = if let Some(sku) = &params.sku {
