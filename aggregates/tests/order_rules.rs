@@ -31,7 +31,9 @@ fn story(steps: &[Command]) -> Vec<Event> {
 
 fn status(steps: &[Command]) -> OrderStatus {
     let mut order = Order::default();
-    story(steps).iter().for_each(|event| order.evolve(event));
+    for event in story(steps) {
+        order.evolve(&event);
+    }
     order.status()
 }
 
@@ -325,7 +327,9 @@ fn untracked_lines_are_not_reserved() {
         .when(reserved("B"))
         .then_expect_error(Error::UnknownSku { sku: sku("B") });
 
-    service.lines.iter_mut().for_each(|line| line.tracked = false);
+    for line in &mut service.lines {
+        line.tracked = false;
+    }
     let place = place_this(service);
     assert_eq!(
         status(&[place.clone(), Command::RecordReserved]),
@@ -817,12 +821,7 @@ fn what_does_not_add_up_is_not_placed() {
     let two_currencies = || AgreementError::Money(MoneyError::CurrencyMismatch);
     refused(&|order| order.lines[0].unit_price = dollars, two_currencies());
     refused(
-        &|order| {
-            order
-                .lines
-                .iter_mut()
-                .for_each(|line| line.tax.amount = Money::zero(Currency::USD))
-        },
+        &|order| order.lines[0].tax.amount = Money::zero(Currency::USD),
         AgreementError::Tax {
             line_no: 1,
             expected: pounds(0),

@@ -305,6 +305,10 @@ impl Books {
             | Event::PaymentVoided { .. }
             | Event::ProviderAnomalyRecorded { .. } => {}
         }
+        self.nothing_is_given_back_that_was_not_taken(event);
+    }
+
+    fn nothing_is_given_back_that_was_not_taken(&self, event: &Event) {
         for (attempt, captured) in &self.captured {
             let of_attempt = self.refunds.iter().filter(|((of, _), _)| of == attempt);
             assert!(

@@ -31,7 +31,9 @@ fn story(steps: &[Command]) -> Vec<Event> {
 
 fn after(steps: &[Command]) -> Payment {
     let mut payment = Payment::default();
-    story(steps).iter().for_each(|event| payment.evolve(event));
+    for event in story(steps) {
+        payment.evolve(&event);
+    }
     payment
 }
 
@@ -385,7 +387,7 @@ fn a_second_report_of_a_fact_is_a_no_op() {
             to_captured(),
             with(to_captured(), &[close()]),
         ] {
-            let steps = with(state, &[fact.clone()]);
+            let steps = with(state, std::slice::from_ref(&fact));
             given(story(&steps)).when(fact.clone()).then_expect_events(vec![]);
         }
     }
@@ -435,11 +437,9 @@ fn a_fact_is_recorded_in_every_state() {
             );
         }
         let mut paid = payment.clone();
-        payment
-            .decide(&captured(1))
-            .unwrap()
-            .iter()
-            .for_each(|event| paid.evolve(event));
+        for event in payment.decide(&captured(1)).unwrap() {
+            paid.evolve(&event);
+        }
         assert_eq!(
             paid.attempt(1).unwrap().captured(),
             pounds(PRICE),
@@ -491,7 +491,9 @@ fn what_does_not_fit_changes_nothing_and_is_kept_once() {
             "{misfit:?} gave {events:?}"
         );
         let mut warned = payment.clone();
-        events.iter().for_each(|event| warned.evolve(event));
+        for event in &events {
+            warned.evolve(event);
+        }
         assert_eq!(
             warned.attempts(),
             payment.attempts(),

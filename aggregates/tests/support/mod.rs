@@ -15,17 +15,20 @@ use aggregates::Decide;
 use cqrs_es::event_sink::EventSink;
 use event_schemas::{Event, Upcasters, decode};
 
+/// Named predicates over the state.
+pub type Invariants<A> = &'static [(&'static str, fn(&A) -> bool)];
+
 /// A live aggregate and all that happened to it.
 pub struct Run<A: Decide> {
     pub state: A,
     pub events: Vec<A::Event>,
-    invariants: &'static [(&'static str, fn(&A) -> bool)],
+    invariants: Invariants<A>,
     /// The same aggregate, as another process knows it: folded from what the log would give back.
     replayed: A,
 }
 
 impl<A: Decide<Event: PartialEq + Debug>> Run<A> {
-    pub fn new(invariants: &'static [(&'static str, fn(&A) -> bool)]) -> Self {
+    pub fn new(invariants: Invariants<A>) -> Self {
         assert!(!invariants.is_empty());
         Self {
             state: A::default(),
