@@ -126,7 +126,7 @@ impl Key {
 pub(crate) struct Keys(pub Vec<Key>);
 
 impl Keys {
-    fn fresh(now: Timestamp) -> Self {
+    pub(crate) fn fresh(now: Timestamp) -> Self {
         Self(Purpose::ALL.map(|purpose| Key::new(purpose, now, now)).to_vec())
     }
 

@@ -201,3 +201,39 @@ pub(crate) fn purge(conn: &Connection, now: Timestamp) -> Result<usize, SqliteEr
     )?;
     Ok(delete.execute((now.as_microsecond(), PURGE_ROWS))?)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlite_file::{Options, SqliteFile};
+
+    use super::*;
+    use crate::accounts::{AccountError, Change, MIGRATIONS, NewAccount};
+    use crate::permissions::Role;
+
+    /// Between the check of a password and the begin of a session, somebody may have disabled the account.
+    #[tokio::test]
+    async fn no_session_begins_on_what_was_read_before_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).unwrap();
+        file.migrate("identity", MIGRATIONS).unwrap();
+        let now = Timestamp::from_second(1_750_000_000).unwrap();
+        let keys = Keys::fresh(now);
+        let outcome = file.write(move |conn| {
+            let id = AccountId::generate(now, &[1; 10]);
+            let new = NewAccount {
+                id,
+                email: None,
+                password_hash: None,
+                role: Role::Customer,
+            };
+            let read = accounts::insert(conn, &new, now)?;
+            let before = begin(conn, &keys, &read, now)?.is_some();
+            accounts::change(conn, id, &Change::PasswordHash("new".into()))?;
+            let after = begin(conn, &keys, &read, now)?.is_some();
+            let disabled = accounts::change(conn, id, &Change::Status(Status::Disabled))?;
+            let never = begin(conn, &keys, &disabled, now)?.is_some();
+            Ok::<_, AccountError>((before, after, never))
+        });
+        assert_eq!(outcome.await, Ok((true, false, false)));
+    }
+}
