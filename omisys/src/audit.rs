@@ -20,10 +20,11 @@ const READ_REMEDY: &str = "run `omisys doctor`";
 
 /// What a walk found.
 #[derive(Default)]
-struct Findings {
-    events: u64,
-    orders: u64,
-    breaches: Vec<Value>,
+pub struct Findings {
+    pub events: u64,
+    pub orders: u64,
+    /// `{invariant, stream, detail}`
+    pub breaches: Vec<Value>,
 }
 
 /// Runs the subcommand; a breach is an error. Works beside a running server.
@@ -52,7 +53,8 @@ pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<()
     ))
 }
 
-async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
+/// Walks the log from its first event to its head.
+pub async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
     let head = log.head().await.context("the log could not be read", READ_REMEDY)?;
     let mut progress = Progress::new("events", head.0);
     let (mut audit, mut findings, mut position) = (Audit::new(), Findings::default(), Position(0));
