@@ -1,0 +1,343 @@
+//! Every step fails once, every event comes twice: the outcome is the same.
+
+mod common;
+
+use aggregates::inventory::InventoryCommand;
+use aggregates::order::OrderStatus;
+use common::{DEADLINE, Shop, Summary, order_id, sku};
+use event_schemas::{OrderId, ReleaseReason};
+use sagas::SagasConfig;
+use sagas::fault::Faults;
+use sagas::provider::token;
+
+/// A paid order from a cart, one out of stock, one cancelled before it was looked at, a zero total, a lost answer, and a
+/// reservation that comes late: together they take every branch of the table up to paid or cancelled.
+async fn begin(shop: &mut Shop) -> Vec<OrderId> {
+    shop.stock("MUG", 100).await;
+    shop.stock("TEA", 1).await;
+    let paid = shop
+        .check_out("ada", &[("MUG", 2, 500), ("GIFT-1", 1, 100)], token::OK)
+        .await;
+    let short = shop
+        .check_out("bob", &[("MUG", 1, 500), ("TEA", 2, 300)], token::OK)
+        .await;
+    let cancelled = shop.place("eve", &[("MUG", 3, 500)], token::OK).await;
+    shop.cancel(cancelled).await;
+    let free = shop.place("fay", &[("MUG", 1, 0)], token::OK).await;
+    let declined = shop.place("gil", &[("MUG", 1, 500)], token::DECLINED).await;
+    vec![paid, short, cancelled, free, declined]
+}
+
+/// What is done to orders that have come to rest.
+async fn go_on(shop: &mut Shop) {
+    shop.cancel(shop.cart_order("ada")).await;
+    shop.retry_payment(order_id("gil"), token::OK).await;
+}
+
+impl Shop {
+    fn cart_order(&self, name: &str) -> OrderId {
+        OrderId::for_checkout(event_schemas::CartId::for_owner(common::customer(name)), 1)
+    }
+
+    /// Waits until all is done or the planted death has struck; says which.
+    async fn settle_or_die(&self) -> bool {
+        tokio::time::timeout(DEADLINE, self.sagas().idle())
+            .await
+            .expect("in time")
+            .is_ok()
+    }
+}
+
+async fn undisturbed() -> Summary {
+    let mut shop = Shop::open().await;
+    shop.stop().await;
+    let orders = begin(&mut shop).await;
+    shop.start(Faults::default()).await;
+    shop.settle().await;
+    go_on(&mut shop).await;
+    shop.settle().await;
+    shop.audit(&orders).await;
+    let statuses = [
+        OrderStatus::Cancelled,
+        OrderStatus::Cancelled,
+        OrderStatus::Cancelled,
+        OrderStatus::Paid,
+        OrderStatus::Paid,
+    ];
+    for (order, status) in orders.iter().zip(statuses) {
+        assert_eq!(shop.order(*order).await.status(), status);
+    }
+    shop.summary(&orders).await
+}
+
+#[tokio::test]
+async fn a_death_at_any_step_changes_nothing() {
+    let expected = undisturbed().await;
+    // One run per step that the first half of the scenario visits, and one per step of the second.
+    for half in [1, 2] {
+        for nth in 1.. {
+            let mut shop = Shop::open().await;
+            shop.stop().await;
+            let orders = begin(&mut shop).await;
+            let faults = Faults::die_at_visit(nth);
+            shop.start(if half == 1 {
+                faults.clone()
+            } else {
+                Faults::default()
+            })
+            .await;
+            if !shop.settle_or_die().await {
+                shop.restart().await;
+                shop.settle().await;
+            }
+            shop.stop().await;
+            go_on(&mut shop).await;
+            shop.start(if half == 2 {
+                faults.clone()
+            } else {
+                Faults::default()
+            })
+            .await;
+            if !shop.settle_or_die().await {
+                shop.restart().await;
+                shop.settle().await;
+            }
+            assert_eq!(
+                shop.summary(&orders).await,
+                expected,
+                "half {half}, death at visit {nth}"
+            );
+            shop.audit(&orders).await;
+            if !faults.struck() {
+                assert!(nth > 10, "the scenario has more steps than {nth}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_death_in_every_life_comes_to_the_same_end() {
+    let expected = undisturbed().await;
+    let mut shop = Shop::open().await;
+    shop.stop().await;
+    let orders = begin(&mut shop).await;
+    // Each life is one step longer than the last: with the same length for ever, nothing might ever be done.
+    let mut lives = 1..;
+    for half in [1, 2] {
+        loop {
+            shop.start(Faults::die_at_visit(lives.next().expect("endless")))
+                .await;
+            if shop.settle_or_die().await {
+                break;
+            }
+            shop.stop().await;
+        }
+        shop.stop().await;
+        if half == 1 {
+            go_on(&mut shop).await;
+        }
+    }
+    assert_eq!(shop.summary(&orders).await, expected);
+    shop.start(Faults::default()).await;
+    shop.audit(&orders).await;
+}
+
+#[tokio::test]
+async fn a_whole_log_delivered_again_adds_nothing_and_calls_nobody() {
+    let mut shop = Shop::open().await;
+    let orders = begin(&mut shop).await;
+    shop.settle().await;
+    go_on(&mut shop).await;
+    shop.settle().await;
+    let (before, calls) = (shop.summary(&orders).await, shop.sandbox.calls());
+    shop.redeliver().await;
+    shop.redeliver().await;
+
+    assert_eq!(shop.summary(&orders).await, before);
+    assert_eq!(shop.sandbox.calls(), calls);
+    shop.audit(&orders).await;
+    // Timers that were set again find their orders paid or cancelled.
+    shop.advance(shop.config.payment_window).await;
+    assert_eq!(shop.summary(&orders).await, before);
+}
+
+#[tokio::test]
+async fn a_policy_that_fails_parks_its_scope_and_lets_the_rest_go_on() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 100).await;
+    shop.stop().await;
+    // A reservation for an order that nobody placed: recording it is refused, and no branch foresees that.
+    let ghost = order_id("ghost");
+    let request = shop.request(InventoryCommand::Reserve {
+        order_id: ghost,
+        quantity: 1,
+    });
+    shop.executors
+        .inventory
+        .submit(&sku("MUG"), request)
+        .await
+        .expect("reserved");
+    let order = shop.place("ada", &[("MUG", 1, 500)], token::OK).await;
+    shop.start(Faults::default()).await;
+    shop.settle().await;
+    assert_eq!(
+        shop.order(order).await.status(),
+        OrderStatus::Paid,
+        "another order of the same SKU goes on"
+    );
+
+    let parked = shop.sagas().dead_letters().await.expect("read");
+    assert_eq!(parked.len(), 1);
+    assert_eq!(&*parked[0].scope, format!("inventory/MUG#{ghost}"));
+
+    // What the ghost's scope hears now has to wait behind the first letter, also after a restart.
+    let reason = ReleaseReason::OrderCancelled;
+    let request = shop.request(InventoryCommand::Release {
+        order_id: ghost,
+        reason,
+    });
+    shop.executors
+        .inventory
+        .submit(&sku("MUG"), request)
+        .await
+        .expect("released");
+    let request = shop.request(InventoryCommand::Reserve {
+        order_id: ghost,
+        quantity: 2,
+    });
+    shop.executors
+        .inventory
+        .submit(&sku("MUG"), request)
+        .await
+        .expect("reserved");
+    shop.restart().await;
+    shop.settle().await;
+    let letters = shop
+        .sagas()
+        .dead_letters_of(&parked[0].scope)
+        .await
+        .expect("read");
+    assert_eq!(letters.len(), 2);
+    assert!(
+        letters[0]
+            .reason
+            .as_deref()
+            .expect("a reason")
+            .contains("RecordLineReserved")
+    );
+    assert_eq!(
+        (letters[1].reason.clone(), letters[1].attempts),
+        (None, 0),
+        "nobody has tried it"
+    );
+
+    // Retried too early it stays; once the order is there, all of it is healed in order.
+    assert!(matches!(
+        shop.sagas().retry(&parked[0].scope).await.expect("answered"),
+        event_bus::Retried::StillParked { handled: 0, .. }
+    ));
+    let placed = shop.place("ghost", &[("MUG", 2, 500)], token::OK).await;
+    shop.settle().await;
+    assert_eq!(
+        shop.sagas().retry(&parked[0].scope).await.expect("answered"),
+        event_bus::Retried::Healed { handled: 2 }
+    );
+    shop.settle().await;
+    assert_eq!(shop.order(placed).await.status(), OrderStatus::Paid);
+    shop.audit(&[order, placed]).await;
+}
+
+#[tokio::test]
+async fn a_letter_can_be_given_up() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 100).await;
+    let request = shop.request(InventoryCommand::Reserve {
+        order_id: order_id("ghost"),
+        quantity: 1,
+    });
+    shop.executors
+        .inventory
+        .submit(&sku("MUG"), request)
+        .await
+        .expect("reserved");
+    shop.settle().await;
+    let parked = shop.sagas().dead_letters().await.expect("read");
+    let skipped = shop
+        .sagas()
+        .skip(&parked[0].scope)
+        .await
+        .expect("answered")
+        .expect("a letter");
+    assert_eq!(skipped.event_type, "StockReserved");
+    shop.no_dead_letters().await;
+}
+
+#[tokio::test]
+async fn a_refund_that_meets_another_one_under_way_waits_without_stopping_the_rest() {
+    use aggregates::payment::{PaymentCommand, RefundAmount};
+    use event_schemas::{PaymentId, RefundId, derive_uuid};
+
+    let mut shop = Shop::open_with(SagasConfig::default(), Faults::default()).await;
+    shop.stock("MUG", 100).await;
+    // Attempt 1 is captured late, attempt 2 pays: attempt 1 has to be refunded as a surplus …
+    let order = shop.place("ada", &[("MUG", 1, 500)], token::CAPTURED_LATE).await;
+    shop.settle().await;
+    shop.retry_payment(order, token::OK).await;
+    shop.settle().await;
+    // … while staff give back a part of attempt 2 and the provider does not answer.
+    shop.sandbox
+        .fail_next("refund", sagas::provider::SandboxFault::Down);
+    let refund_id = RefundId::from_uuid(derive_uuid("test/refund", &[b"1"]));
+    let amount = RefundAmount::Exactly(common::gbp(100));
+    let reason = common::code("goodwill");
+    let request = shop.request(PaymentCommand::RequestRefund {
+        refund_id,
+        attempt: 2,
+        amount,
+        reason,
+    });
+    shop.executors
+        .payments
+        .submit(PaymentId::for_order(order), request)
+        .await
+        .expect("requested");
+    shop.settle().await;
+    shop.hand.advance(std::time::Duration::from_secs(2));
+    shop.settle().await;
+    let other = shop.place("bob", &[("MUG", 1, 500)], token::OK).await;
+    shop.settle().await;
+    assert_eq!(
+        shop.order(other).await.status(),
+        OrderStatus::Paid,
+        "the rest goes on"
+    );
+
+    for _ in 0..6 {
+        shop.advance(std::time::Duration::from_secs(5)).await;
+    }
+    assert_eq!(shop.refunded(order).await, 600);
+    assert_eq!(shop.count("RefundSucceeded").await, 2);
+    shop.audit(&[order, other]).await;
+}
+
+#[tokio::test]
+async fn the_last_unit_is_sold_once() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 20).await;
+    let mut orders = Vec::new();
+    for buyer in 0..100 {
+        orders.push(
+            shop.place(&format!("buyer-{buyer}"), &[("MUG", 1, 500)], token::OK)
+                .await,
+        );
+    }
+    shop.settle().await;
+    let mut paid = 0;
+    for order in &orders {
+        paid += usize::from(shop.order(*order).await.status() == OrderStatus::Paid);
+    }
+    assert_eq!(paid, 20);
+    assert_eq!(shop.item("MUG").await.reserved_total(), 20);
+    shop.audit(&orders).await;
+}
