@@ -154,7 +154,7 @@ pub enum Refused {
 
 impl Refused {
     /// What a policy would call it; none if no policy foresees it.
-    pub(crate) const fn foreseen(&self) -> Option<Refusal> {
+    pub const fn foreseen(&self) -> Option<Refusal> {
         let Self::Order(error) = self else { return None };
         match error {
             OrderError::Agreement(_) => Some(Refusal::Agreement),
@@ -168,7 +168,7 @@ impl Refused {
     }
 
     /// Whether the same command may be accepted later without anyone doing anything else.
-    pub(crate) const fn later(&self) -> bool {
+    pub const fn later(&self) -> bool {
         match self {
             Self::Payment(error) => error.retryable(),
             Self::Inventory(_) | Self::Cart(_) | Self::Order(_) => false,
