@@ -410,6 +410,7 @@ impl Clients {
         let Some(order_id) = order_in(world, choice, &statuses) else {
             return;
         };
+        let fresh = world.fresh_id();
         let order = world.order(&order_id.into());
         let open = order
             .returns()
@@ -417,11 +418,13 @@ impl Clients {
             .find(|(_, of)| matches!(of.status, ReturnStatus::Requested | ReturnStatus::Approved));
         let command = match open.map(|(return_id, of)| (*return_id, of)) {
             None => {
-                let return_id = ReturnId::for_command(world.fresh_id());
-                let lines = vec![LineQuantity {
-                    line_no: 1,
-                    quantity: 1,
-                }];
+                let return_id = ReturnId::for_command(fresh);
+                // One unit of each line: of an order of staff that is two lines of one SKU.
+                let line_count = order.placed().unwrap().lines.len() as u32;
+                let left = (1..=line_count).filter(|line_no| order.returnable_of(*line_no) > Some(0));
+                let lines = left
+                    .map(|line_no| LineQuantity { line_no, quantity: 1 })
+                    .collect();
                 OrderCommand::RequestReturn {
                     return_id,
                     lines,
@@ -432,22 +435,23 @@ impl Clients {
             Some((return_id, of)) if of.status == ReturnStatus::Requested => {
                 OrderCommand::ApproveReturn { return_id }
             }
-            Some((return_id, _)) => {
+            Some((return_id, of)) => {
                 let condition = if damaged {
                     ReturnCondition::Damaged
                 } else {
                     ReturnCondition::Resaleable
                 };
                 let left = order.paid().unwrap().amount.amount() - order.refunded();
-                let price = order.line(1).unwrap().unit_price.amount();
+                let returned = |line: &LineQuantity| ReturnedLine {
+                    line_no: line.line_no,
+                    quantity: line.quantity,
+                    condition,
+                };
+                let price = |line: &LineQuantity| order.line(line.line_no).unwrap().unit_price.amount();
                 OrderCommand::ReceiveReturn {
                     return_id,
-                    lines: vec![ReturnedLine {
-                        line_no: 1,
-                        quantity: 1,
-                        condition,
-                    }],
-                    refund: gbp(price.min(left)),
+                    lines: of.lines.iter().map(returned).collect(),
+                    refund: gbp(of.lines.iter().map(price).sum::<i64>().min(left)),
                 }
             }
         };

@@ -104,7 +104,9 @@ impl Database {
         let undecided = self.writes.len() - self.durable;
         self.writes.truncate(self.durable + luck % (undecided + 1));
         let mut tables = Tables::default();
-        self.writes.iter().for_each(|write| tables.apply(write));
+        for write in &self.writes {
+            tables.apply(write);
+        }
         self.tables = tables;
         self.commit();
     }
@@ -219,7 +221,9 @@ impl Tables {
             }
             Write::Checkpoint { handled, changes } => {
                 self.checkpoint = *handled;
-                changes.iter().for_each(|change| self.change(change));
+                for change in changes {
+                    self.change(change);
+                }
             }
             Write::TimerDone(key) => {
                 self.timers.remove(key);

@@ -35,6 +35,7 @@ pub enum Outcome {
 
 /// One attempt to pay, as the provider knows it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a lifecycle")]
 pub struct Deal {
     pub order: OrderId,
     pub amount: Money,
@@ -152,7 +153,9 @@ impl Deal {
                     Outcome::SessionOpen(name(id, "session"))
                 }
             },
-            Operation::Capture if self.captured => Outcome::Captured(name(id, "capture"), self.amount),
+            Operation::Capture | Operation::Void if self.captured => {
+                Outcome::Captured(name(id, "capture"), self.amount)
+            }
             Operation::Capture if !self.authorized || self.voided => declined("not-authorized"),
             // It looks declined; the money moves later.
             Operation::Capture if self.behaviour == "captured-late" => {
@@ -165,7 +168,6 @@ impl Deal {
                 self.said.push(captured.clone());
                 captured
             }
-            Operation::Void if self.captured => Outcome::Captured(name(id, "capture"), self.amount),
             Operation::Void => {
                 self.voided = true;
                 self.owes_report = false;

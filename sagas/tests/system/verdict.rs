@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use aggregates::cart::CartStatus;
 use aggregates::order::OrderStatus;
-use event_schemas::{AggregateId, CartEvent, Event, InventoryEvent, OrderId, ReturnCondition, Sku};
+use event_schemas::{
+    AggregateId, CartEvent, Event, InventoryEvent, OrderEvent, OrderId, ReturnCondition, Sku,
+};
 
 use super::world::World;
 
@@ -38,6 +40,7 @@ pub fn is_settled(world: &World) {
     money_is_where_the_log_says(world);
     stock_is_held_for_what_is_to_be_shipped(world);
     stock_adds_up(world);
+    what_came_back_is_counted(world);
     every_unit_is_in_one_cart(world);
 }
 
@@ -130,6 +133,33 @@ fn stock_adds_up(world: &World) {
             "{sku}"
         );
     }
+}
+
+/// Whatever an order took back of a tracked SKU, its stock item took back too, and nothing else.
+fn what_came_back_is_counted(world: &World) {
+    let (mut ordered, mut counted): (BTreeMap<_, u32>, BTreeMap<_, u32>) = Default::default();
+    for recorded in &world.db.tables.log {
+        match &recorded.event {
+            Event::Order(OrderEvent::ReturnReceived { lines, .. }) => {
+                let order = world.order(&recorded.stream.aggregate_id);
+                for returned in lines {
+                    let line = order.line(returned.line_no).unwrap();
+                    if line.tracked {
+                        let key = (recorded.stream.aggregate_id.to_string(), line.sku.to_string());
+                        *ordered.entry(key).or_default() += returned.quantity;
+                    }
+                }
+            }
+            Event::Inventory(InventoryEvent::StockReturned {
+                order_id, quantity, ..
+            }) => {
+                let key = (order_id.to_string(), recorded.stream.aggregate_id.to_string());
+                *counted.entry(key).or_default() += quantity;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(counted, ordered);
 }
 
 /// What was ever put into a cart is in some cart, or was bought from one.
