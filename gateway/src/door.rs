@@ -262,6 +262,7 @@ impl Gateway {
         let Ok(response) = answered else {
             return Err(timed_out(fate.complete.load(Ordering::Relaxed)));
         };
+        let response = response.map_err(Problem::internal)?;
         let response = for_client(response, &method, route.public && caller.is_none())?;
         drop(permit);
         self.hold_stream(response)

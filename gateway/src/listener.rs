@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::Metrics;
 use crate::{Gateway, connection};
 
 /// Connections beyond the caps that are told so at once; what comes beyond these is closed unheard.
@@ -73,13 +74,11 @@ pub async fn serve(
         };
         // Answers are small and whole: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        gateway.metrics().connection_opened();
-        let metrics = gateway.metrics().clone();
+        let counted = Counted::new(gateway.metrics().clone());
         let serving = connection::serve(stream, peer, router.clone(), config.clone(), stopping.clone());
         tracker.spawn(until(end.clone(), async move {
             serving.await;
-            metrics.connection_closed();
-            drop(place);
+            drop((counted, place));
         }));
     }
 
@@ -116,6 +115,22 @@ fn is_the_connections(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
     )
+}
+
+/// A connection among the metrics, however it ends.
+struct Counted(Arc<Metrics>);
+
+impl Counted {
+    fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.connection_opened();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connection_closed();
+    }
 }
 
 /// Counts open connections, in all and by address.

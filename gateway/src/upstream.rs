@@ -1,10 +1,12 @@
 //! The services behind the gateway.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use tower::ServiceExt as _;
 use utoipa::openapi::OpenApi;
 
@@ -16,15 +18,22 @@ pub enum Upstream {
 }
 
 impl Upstream {
-    pub(crate) async fn call(&self, request: Request) -> Response {
+    /// The service's answer. A handler that panics is a bug of that one request: the others go on.
+    pub(crate) async fn call(&self, request: Request) -> Result<Response, Panicked> {
         match self {
             Self::InProcess(router) => {
-                let answered: Result<Response, Infallible> = router.clone().oneshot(request).await;
-                answered.unwrap_or_else(|never| match never {})
+                let call = AssertUnwindSafe(router.clone().oneshot(request)).catch_unwind();
+                let answered: Result<Response, Infallible> = call.await.map_err(|_| Panicked)?;
+                Ok(answered.unwrap_or_else(|never| match never {}))
             }
         }
     }
 }
+
+/// The service broke off; what it said is on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a handler panicked")]
+pub(crate) struct Panicked;
 
 /// A service and what it documents. What it does not document cannot be reached.
 #[derive(Clone)]

@@ -309,6 +309,9 @@ async fn a_services_failure_tells_nothing_about_it() {
     let reply = shop.get("/v1/reports/sales", &[&staff]).await;
     reply.expect_problem(500, "internal");
     assert!(!String::from_utf8_lossy(&reply.body).contains("SELECT"));
+    shop.post("/v1/orders/7/complete", &[&staff], b"")
+        .await
+        .expect_problem(500, "internal");
     // A problem of the service passes, completed.
     let problem = shop
         .get("/v1/products/7", &[])

@@ -1,4 +1,5 @@
 //! `/v1/products` and `/v1/inventory`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 

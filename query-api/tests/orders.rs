@@ -1,4 +1,5 @@
 //! `/v1/orders`, `/v1/payments`, `/v1/carts/mine`: whose they are, and how fresh.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Reports and operations, and what holds for every route.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! `/v1/orders/{id}/stream`.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod support;
 
@@ -113,4 +114,16 @@ async fn a_stream_ends_with_the_token() {
     let path = format!("/v1/orders/{}/stream", order_id(1));
     shop.clock.advance(Duration::from_secs(5));
     shop.get(&path, &token).await.expect_problem(401, "unauthorized");
+}
+
+#[tokio::test]
+async fn a_stream_ends_when_its_reader_may_no_longer_see_the_order() {
+    let (shop, _) = with_order().await;
+    let staff = shop.token(Role::Staff, 9).await;
+    let mut events = Events::open(&shop, &staff, None).await;
+    assert!(events.next().await.is_some());
+    shop.set_role(9, Role::Customer).await;
+    shop.append(order(1), &Actor::system("test"), [payment_required(1, 500)])
+        .await;
+    assert_eq!(events.next().await, None);
 }

@@ -258,17 +258,23 @@ fn command(holding: Arc<Notify>, release: Arc<Notify>) -> Service {
         )
         .route("/v1/orders/{id}/hold", post(hold))
         .route("/v1/payments/webhooks/{provider}", post(echo))
+        .route("/v1/orders/{id}/complete", post(|| async { panics() }))
         .route("/v1/internal", post(echo));
     let openapi = document(&json!({
         "/v1/orders": {"post": operation()},
         "/v1/orders/{id}/cancel": {"post": operation()},
         "/v1/orders/{id}/hold": {"post": operation()},
+        "/v1/orders/{id}/complete": {"post": operation()},
         "/v1/payments/webhooks/{provider}": {"post": operation()},
     }));
     Service {
         upstream: Upstream::InProcess(router),
         openapi,
     }
+}
+
+fn panics() -> &'static str {
+    panic!("a handler's bug, planted")
 }
 
 fn query() -> Service {

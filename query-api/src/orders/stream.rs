@@ -1,17 +1,20 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::body::Body;
+use axum::extract::FromRequestParts as _;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::Request;
+use axum::http::request::Parts;
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
-use event_schemas::{OrderId, Timestamp};
+use event_schemas::OrderId;
 use futures_util::{Stream, stream};
 use http_conventions::{Path, Problem};
 use identity::verifier::{Caller, Permission};
 use projections::orders::{OrderView, Orders};
 use projections::{DocId, DocWatch};
-use tokio::time::Instant;
+use tokio::time::timeout;
 
 use crate::QueryApi;
 use crate::read::{Refusals, document, owned_or};
@@ -39,7 +42,7 @@ pub(crate) async fn stream(
     caller: Caller,
     State(api): State<QueryApi>,
     Path(id): Path<OrderId>,
-    headers: HeaderMap,
+    request: Request<Body>,
 ) -> Result<Response, Problem> {
     let is_theirs = owned_or(&caller, Permission::OrderReadAll);
     let id: DocId = id.into();
@@ -49,16 +52,17 @@ pub(crate) async fn stream(
         is_theirs(order.customer_id)
     })
     .await?;
-    let seen = headers
+    let (request, _) = request.into_parts();
+    let seen = request
+        .headers
         .get("last-event-id")
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
+        .and_then(|value| value.to_str().ok());
     let changes = Changes {
+        seen: seen.map(str::to_owned),
         id,
         watch,
-        seen,
         first: true,
-        expires_at: caller.expires_at,
+        request,
         api,
     };
     Ok(Sse::new(changes.events()).into_response())
@@ -71,7 +75,8 @@ struct Changes {
     /// The id of what the client has.
     seen: Option<String>,
     first: bool,
-    expires_at: Timestamp,
+    /// Carries the token, which is checked again and again: an account may lose its role meanwhile.
+    request: Parts,
 }
 
 impl Changes {
@@ -82,24 +87,16 @@ impl Changes {
         })
     }
 
-    /// The next event; none once the token has expired, or the read model fails: the client will come back.
+    /// The next event; none once the token is no longer good, or the read model fails: the client will come back.
     async fn next(&mut self) -> Option<Event> {
         loop {
-            let left = Duration::try_from(self.expires_at.duration_since(self.api.clock.now())).ok()?;
-            if left.is_zero() {
-                return None;
-            }
+            let left = self.left().await?;
             if !std::mem::take(&mut self.first) {
-                let heartbeat = Instant::now() + HEARTBEAT.min(left);
-                if tokio::time::timeout_at(heartbeat, self.watch.changed())
-                    .await
-                    .is_err()
-                {
-                    if left <= HEARTBEAT {
-                        return None;
-                    }
-                    return Some(Event::default().comment(""));
+                let pause = HEARTBEAT.min(left);
+                if timeout(pause, self.watch.changed()).await.is_err() {
+                    return self.left().await.map(|_| Event::default().comment(""));
                 }
+                self.left().await?;
             }
             let order = self.api.views.orders().get(&self.id).await.ok()??;
             let tag = order.etag();
@@ -112,5 +109,18 @@ impl Changes {
             let text = String::from_utf8(order.json().to_vec()).ok()?;
             return Some(Event::default().event("order").id(id).data(text));
         }
+    }
+
+    /// How long the token is good for, for all that is known now; none once it isn't, or no longer opens this order.
+    async fn left(&mut self) -> Option<Duration> {
+        let caller = Caller::from_request_parts(&mut self.request, &self.api)
+            .await
+            .ok()?;
+        let order = self.api.views.orders().get(&self.id).await.ok()??;
+        if !owned_or(&caller, Permission::OrderReadAll)(order.doc.customer_id) {
+            return None;
+        }
+        let left = caller.expires_at.duration_since(self.api.clock.now());
+        Duration::try_from(left).ok().filter(|left| !left.is_zero())
     }
 }

@@ -80,7 +80,7 @@ pub(crate) async fn sales(
         country,
         at_least: token,
     } = params;
-    let days = from.until(to).map(|span| span.get_days()).unwrap_or(i32::MAX);
+    let days = from.until(to).map_or(i32::MAX, |span| span.get_days());
     if !(0..MAX_REPORT_DAYS).contains(&days) {
         return Err(Problem::malformed(
             "from is not after to, and they span at most 1,000 days",

@@ -109,6 +109,11 @@ impl Shop {
         self.identity.mint_access_token(id).await.unwrap().token
     }
 
+    pub async fn set_role(&self, account: u128, role: Role) {
+        let id = AccountId::from_uuid(Uuid::from_u128(account));
+        self.identity.set_role(id, role).await.unwrap();
+    }
+
     /// The read models stay as they are from now on.
     pub async fn freeze(&mut self) {
         self.projector.take().unwrap().stop().await;
