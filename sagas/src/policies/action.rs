@@ -131,8 +131,6 @@ pub enum Refusal {
     Cancelled,
     /// [`OrderError::PaidByAnotherAttempt`].
     PaidByAnotherAttempt,
-    /// [`OrderError::AlreadyShipped`].
-    AlreadyShipped,
     /// [`OrderError::ReturnOpen`].
     ReturnOpen,
     /// [`OrderError::WrongStatus`].
@@ -160,7 +158,6 @@ impl Refused {
             OrderError::Agreement(_) => Some(Refusal::Agreement),
             OrderError::Cancelled => Some(Refusal::Cancelled),
             OrderError::PaidByAnotherAttempt { .. } => Some(Refusal::PaidByAnotherAttempt),
-            OrderError::AlreadyShipped => Some(Refusal::AlreadyShipped),
             OrderError::ReturnOpen => Some(Refusal::ReturnOpen),
             OrderError::WrongStatus { .. } => Some(Refusal::WrongStatus),
             _ => None,

@@ -18,7 +18,7 @@
 //! | `PaymentAuthorized` | given up: `Payment.RequestVoid`; else `Payment.RequestCapture` | — |
 //! | `PaymentCaptured` | `Order.MarkPaid` | cancelled, or paid by another attempt → `Payment.RequestRefund` of all of it |
 //! | `RefundSucceeded` | `Order.RecordRefund` | — |
-//! | timer `payment_deadline` | `Order.Cancel(payment-timeout)` | shipped meanwhile → nothing |
+//! | timer `payment_deadline` | `Order.Cancel(payment-timeout)`, moot once paid | — |
 //! | timer `auto_complete` | `Order.Complete` | return open, or no longer delivered → nothing |
 //!
 //! A refusal that is not in the table is no branch: it is a dead letter. Redelivery derives the same command ids and

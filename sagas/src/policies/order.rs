@@ -312,7 +312,6 @@ pub(super) fn payment_timeout(recorded: &RecordedEvent, placed: &OrderPlaced) ->
         0,
         Command::Order(placed.order_id, cancel),
     )
-    .if_refused(&[Refusal::AlreadyShipped, Refusal::WrongStatus], None)
     .into()
 }
 

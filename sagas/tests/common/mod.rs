@@ -406,7 +406,13 @@ impl Shop {
 
     pub async fn summary(&self, orders: &[OrderId]) -> Summary {
         let mut streams: BTreeMap<String, Vec<&'static str>> = BTreeMap::new();
-        for recorded in self.events().await {
+        // Whether one SKU was recorded before another one's rejection cancelled the order is nobody's business.
+        let events = self
+            .events()
+            .await
+            .into_iter()
+            .filter(|recorded| recorded.event.name() != "LineReserved");
+        for recorded in events {
             streams
                 .entry(recorded.stream.to_string())
                 .or_default()
