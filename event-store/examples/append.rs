@@ -1,6 +1,6 @@
 //! Commands per second through the executor on SQLite, at 1, 64 and 256 concurrent callers in a closed loop.
 //!
-//! `cargo run --release -p event-store --example append -- [seconds] [directory] [aggregates]`
+//! `cargo run --release -p event-store --example append -- [seconds] [directory] [aggregates] [callers]`
 //! One command appends one event to one of the aggregates; every one is answered after its commit is durable.
 
 use std::path::PathBuf;
@@ -19,8 +19,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds: u64 = arguments.next().map_or(Ok(5), |text| text.parse())?;
     let directory = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
     let aggregates: u64 = arguments.next().map_or(Ok(1_000), |text| text.parse())?;
-    println!("{:>8} {:>12} {:>10} {:>10} {:>10}", "callers", "commands/s", "p50 ms", "p99 ms", "max ms");
-    for callers in [1, 64, 256] {
+    let callers: Vec<usize> = match arguments.next() {
+        Some(text) => vec![text.parse()?],
+        None => vec![1, 64, 256],
+    };
+    println!(
+        "{:>8} {:>12} {:>10} {:>10} {:>10}",
+        "callers", "commands/s", "p50 ms", "p99 ms", "max ms"
+    );
+    for callers in callers {
         let dir = tempfile::tempdir_in(&directory)?;
         let file = SqliteFile::open(dir.path().join("log.db"), Options::default())?;
         let log = Log::open(&file, LogOptions::default()).await?;
@@ -31,7 +38,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
         times.sort_unstable();
         let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
-        println!("{callers:>8} {rate:>12.0} {:>10.2} {:>10.2} {:>10.2}", at(0.5), at(0.99), at(1.0));
+        println!(
+            "{callers:>8} {rate:>12.0} {:>10.2} {:>10.2} {:>10.2}",
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
     }
     Ok(())
 }
@@ -45,15 +57,21 @@ async fn measure(
 ) -> Result<Vec<Duration>, Box<dyn std::error::Error>> {
     static COMMANDS: AtomicU64 = AtomicU64::new(0);
     let all = Arc::new(Mutex::new(Vec::new()));
-    let ids: Arc<Vec<AggregateId>> =
-        Arc::new((0..aggregates).map(|number| format!("SKU-{number:08}").as_str().into()).collect());
+    let ids: Arc<Vec<AggregateId>> = Arc::new(
+        (0..aggregates)
+            .map(|number| format!("SKU-{number:08}").as_str().into())
+            .collect(),
+    );
     let end = Instant::now() + time;
     let tasks: Vec<_> = (0..callers)
         .map(|_| {
             let (shelves, all, ids) = (shelves.clone(), Arc::clone(&all), Arc::clone(&ids));
             tokio::spawn(async move {
                 let mut times = Vec::new();
-                let actor = Actor { kind: ActorKind::Customer, id: "0190b3c4-0000-7000-8000-000000000001".into() };
+                let actor = Actor {
+                    kind: ActorKind::Customer,
+                    id: "0190b3c4-0000-7000-8000-000000000001".into(),
+                };
                 let order = OrderId::from_uuid(uuid::Uuid::from_u128(7));
                 while Instant::now() < end {
                     let number = COMMANDS.fetch_add(1, Ordering::Relaxed);
@@ -63,7 +81,10 @@ async fn measure(
                     let shelf = ids[(mixed >> 32) as usize % ids.len()].clone();
                     let request = CommandRequest::new(id, actor.clone(), ShelfCommand::Reserve(order, 1));
                     let begun = Instant::now();
-                    shelves.submit(shelf, request).await.map_err(|error| error.to_string())?;
+                    shelves
+                        .submit(shelf, request)
+                        .await
+                        .map_err(|error| error.to_string())?;
                     times.push(begun.elapsed());
                 }
                 all.lock().map_err(|error| error.to_string())?.extend(times);

@@ -11,12 +11,17 @@ struct SqliteLog {
 
 impl SqliteLog {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn file(&self) -> SqliteFile {
         // What durability costs is not under test here; that it is on is tested where files are opened.
-        let options = Options { synchronous: Synchronous::Normal, readers: 2 };
+        let options = Options {
+            synchronous: Synchronous::Normal,
+            readers: 2,
+        };
         SqliteFile::open(self.dir.path().join("log.db"), options).unwrap()
     }
 }

@@ -1,0 +1,297 @@
+//! What only SQLite can do to a log: refuse a row, fail a commit, lose its process.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use event_schemas::{CommandId, Position, Version};
+use event_store::conformance::{
+    Process, Shelf, ShelfCommand, append, append_as, command_id, request, request_as, stream,
+};
+use event_store::{
+    AccessError, AppendOutcome, Chain, ExecuteError, Executor, ExecutorOptions, Log, LogOptions, Settle,
+    SettleOutcome, Unavailable,
+};
+use sqlite_file::{Options, SqliteError, SqliteFile};
+
+async fn open(dir: &std::path::Path) -> (SqliteFile, Process) {
+    let file = SqliteFile::open(dir.join("log.db"), Options::default()).unwrap();
+    let log = Log::open(&file, LogOptions::default()).await.unwrap();
+    let shelves = Executor::start(&log, &ExecutorOptions::default());
+    (file, Process { log, shelves })
+}
+
+/// Holds the writer inside a transaction, so that what is handed in meanwhile shares it.
+struct HeldWriter {
+    release: mpsc::Sender<()>,
+}
+
+impl HeldWriter {
+    fn hold(file: &SqliteFile) -> Self {
+        let (release, released) = mpsc::channel();
+        let (held, is_held) = mpsc::channel();
+        file.submit(
+            move |_| {
+                held.send(()).unwrap();
+                released.recv_timeout(Duration::from_secs(20)).unwrap();
+                Ok::<_, SqliteError>(())
+            },
+            drop,
+        )
+        .unwrap();
+        is_held.recv_timeout(Duration::from_secs(20)).unwrap();
+        Self { release }
+    }
+
+    fn release(self) {
+        self.release.send(()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_append_that_fails_half_way_leaves_nothing_and_harms_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, process) = open(dir.path()).await;
+    file.write(|conn| {
+        conn.execute_batch(
+            "CREATE TRIGGER boom BEFORE INSERT ON events
+                 WHEN NEW.aggregate_id = 'bad' AND NEW.sequence = 3
+                 BEGIN SELECT RAISE(ABORT, 'boom'); END",
+        )?;
+        Ok::<_, SqliteError>(())
+    })
+    .await
+    .unwrap();
+    let journal = process.log.journal();
+    let (bad, id) = (Chain::new(), command_id());
+    let held = HeldWriter::hold(&file);
+    let before = journal.append(&Chain::new(), append("good", 0, 2));
+    let first = journal.append(&bad, append("bad", 0, 1));
+    let fails = journal.append(&bad, append_as(id, "bad", 1, 3));
+    let chained = journal.append(&bad, append("bad", 1, 1));
+    let after = journal.append(&Chain::new(), append("other", 0, 2));
+    held.release();
+    assert!(matches!(before.await, AppendOutcome::Appended(receipt) if receipt.position == Position(2)));
+    assert!(matches!(first.await, AppendOutcome::Appended(receipt) if receipt.position == Position(3)));
+    assert!(matches!(
+        fails.await,
+        AppendOutcome::Unavailable(Unavailable::Store(_))
+    ));
+    assert_eq!(chained.await, AppendOutcome::ChainBroken);
+    assert!(matches!(after.await, AppendOutcome::Appended(receipt) if receipt.position == Position(5)));
+    let raw = process.log.read_raw(Position(0), 100).await.unwrap();
+    let ids: Vec<_> = raw.iter().map(|event| event.aggregate_id.as_str()).collect();
+    assert_eq!(ids, ["good", "good", "bad", "other", "other"]);
+    // Not its receipt either.
+    let settle = Settle {
+        stream: stream("bad"),
+        command_id: Some(id),
+        version: Some(Version(1)),
+    };
+    assert_eq!(
+        journal.settle(&Chain::new(), settle).await,
+        SettleOutcome::Settled
+    );
+    // And the executor goes on from what is there.
+    let outcome = process.run("bad", ShelfCommand::PutOneByOne(2)).await;
+    assert!(matches!(
+        outcome,
+        Err(ExecuteError::Unavailable(Unavailable::Store(_)))
+    ));
+    assert_eq!(
+        process.run("bad", ShelfCommand::Put(1)).await.unwrap().version,
+        Version(2)
+    );
+}
+
+/// On one thread, so that a task that was given something to do has done it after a yield.
+#[tokio::test]
+async fn a_commit_that_fails_is_told_to_all_and_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, process) = open(dir.path()).await;
+    file.write(|conn| {
+        conn.execute_batch(
+            "CREATE TABLE parents (id INTEGER PRIMARY KEY);
+             CREATE TABLE children (parent INTEGER REFERENCES parents DEFERRABLE INITIALLY DEFERRED)",
+        )?;
+        Ok::<_, SqliteError>(())
+    })
+    .await
+    .unwrap();
+    process.run("mug", ShelfCommand::Put(1)).await.unwrap();
+    let journal = process.log.journal();
+    let (chain, id) = (Chain::new(), command_id());
+    let held = HeldWriter::hold(&file);
+    let direct = journal.append(&chain, append("cup", 0, 1));
+    let first = process
+        .shelves
+        .submit("mug", request_as(id, ShelfCommand::Put(1)));
+    let chained = process.shelves.submit("mug", request(ShelfCommand::Put(1)));
+    let shelves = process.shelves.clone();
+    let question = tokio::spawn(async move { shelves.load("mug").await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    // Breaks the transaction that all of them share.
+    let (told, breaks) = mpsc::channel();
+    file.submit(
+        |conn| {
+            conn.execute("INSERT INTO children VALUES (1)", [])?;
+            Ok::<_, SqliteError>(())
+        },
+        move |outcome| told.send(outcome).unwrap(),
+    )
+    .unwrap();
+    held.release();
+    assert!(matches!(
+        direct.await,
+        AppendOutcome::Unavailable(Unavailable::Store(_))
+    ));
+    assert!(matches!(breaks.recv().unwrap(), Err(SqliteError::Commit { .. })));
+    assert_eq!(
+        journal.append(&chain, append("cup", 0, 1)).await,
+        AppendOutcome::ChainBroken
+    );
+    for outcome in [first.await, chained.await] {
+        assert!(matches!(
+            outcome,
+            Err(ExecuteError::Unavailable(Unavailable::Store(_)))
+        ));
+    }
+    assert!(matches!(
+        question.await.unwrap(),
+        Err(AccessError::Unavailable(Unavailable::Store(_)))
+    ));
+    // Nobody remembers what never was.
+    assert_eq!(process.units("mug").await, 1);
+    assert_eq!(*process.log.watch().borrow(), Position(1));
+    let again = process
+        .shelves
+        .submit("mug", request_as(id, ShelfCommand::Put(1)))
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.version, again.position, again.replayed),
+        (Version(2), Position(2), false)
+    );
+}
+
+#[tokio::test]
+async fn a_closed_file_answers_instead_of_hanging() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, process) = open(dir.path()).await;
+    process.run("mug", ShelfCommand::Put(1)).await.unwrap();
+    file.close().await.unwrap();
+    let closed = Unavailable::Closed;
+    let outcome = process.run("mug", ShelfCommand::Put(1)).await;
+    assert_eq!(outcome, Err(ExecuteError::Unavailable(closed.clone())));
+    let outcome = process
+        .log
+        .journal()
+        .append(&Chain::new(), append("cup", 0, 1))
+        .await;
+    assert_eq!(outcome, AppendOutcome::Unavailable(closed));
+}
+
+/// What a client was told.
+struct Acknowledged {
+    shelf: String,
+    id: CommandId,
+    version: Version,
+    position: Position,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_before_a_kill_is_in_the_log_once() {
+    const LIVES: usize = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged: Vec<Acknowledged> = Vec::new();
+    for life in 0..LIVES {
+        let before = acknowledged.len();
+        acknowledged.extend(live_and_be_killed(dir.path(), 50 + 137 * life));
+        assert!(acknowledged.len() > before, "a life without work");
+        let (file, process) = open(dir.path()).await;
+        let raw = process.log.read_raw(Position(0), 1_000_000).await.unwrap();
+        assert!(
+            raw.iter()
+                .zip(1..)
+                .all(|(event, position)| event.position == Position(position))
+        );
+        assert_eq!(process.log.head().await.unwrap(), Position(raw.len() as u64));
+        for told in &acknowledged {
+            let repeat = request_as(told.id, ShelfCommand::PutOneByOne(2));
+            let receipt = process
+                .shelves
+                .enqueue(told.shelf.as_str(), repeat)
+                .await
+                .await
+                .unwrap();
+            assert!(receipt.replayed);
+            assert_eq!((receipt.version, receipt.position), (told.version, told.position));
+            let text = told.id.to_string();
+            assert_eq!(
+                raw[..told.position.0 as usize].last().unwrap().version,
+                told.version
+            );
+            assert!(raw[told.position.0 as usize - 1].metadata.contains(&text));
+        }
+        file.close().await.unwrap();
+    }
+}
+
+/// Runs this test binary as another process that commands, and kills it once it has acknowledged `enough`.
+fn live_and_be_killed(dir: &std::path::Path, enough: usize) -> Vec<Acknowledged> {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "commands_until_killed", "--ignored", "--nocapture"])
+        .env("OMISYS_TEST_LOG", dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut acknowledged = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let words: Vec<_> = line.split(' ').collect();
+        // The last line may be cut off.
+        if let ["ack", shelf, id, version, position, "."] = words[..] {
+            acknowledged.push(Acknowledged {
+                shelf: shelf.to_owned(),
+                id: id.parse().unwrap(),
+                version: Version(version.parse().unwrap()),
+                position: Position(position.parse().unwrap()),
+            });
+        }
+        if acknowledged.len() == enough {
+            child.kill().unwrap();
+        }
+    }
+    child.wait().unwrap();
+    acknowledged
+}
+
+#[ignore = "the process that the kill test kills"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_until_killed() {
+    let Some(dir) = std::env::var_os("OMISYS_TEST_LOG") else {
+        return;
+    };
+    let (_file, process) = open(dir.as_ref()).await;
+    let callers: Vec<_> = (0..32)
+        .map(|caller| {
+            let shelves: Executor<Shelf> = process.shelves.clone();
+            tokio::spawn(async move {
+                let shelf = format!("shelf-{}", caller % 5);
+                // Bounded, should nobody come to kill it.
+                for _ in 0..100_000 {
+                    let id = command_id();
+                    let put = request_as(id, ShelfCommand::PutOneByOne(2));
+                    let receipt = shelves.submit(shelf.as_str(), put).await.unwrap();
+                    println!("ack {shelf} {id} {} {} .", receipt.version, receipt.position);
+                }
+            })
+        })
+        .collect();
+    for caller in callers {
+        caller.await.unwrap();
+    }
+}
