@@ -72,7 +72,6 @@ pub(crate) enum CommandProblems {
 /// Money in the minor unit of its currency.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Money)]
-#[expect(dead_code, reason = "only described here; `event_schemas::Money` is the type")]
 pub(crate) struct MoneySchema {
     /// Minor units, such as pence.
     #[schema(example = 1299, maximum = 9_007_199_254_740_991_i64)]

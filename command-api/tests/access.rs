@@ -1,5 +1,10 @@
 //! Every route, as the OpenAPI document lists them: who gets in, and what bad input answers.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
+
 mod support;
 
 use identity::verifier::{Permission, Role, RolePermissions};

@@ -1,5 +1,10 @@
 //! Checking a cart out: once, at the right price, whatever is lost on the way.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
+
 mod support;
 
 use std::pin::pin;
@@ -278,6 +283,16 @@ async fn a_check_out_that_died_half_way_is_finished_by_its_repeat_or_by_the_poli
         assert!(again.replayed());
         assert_eq!(order_id(&again), order);
         assert_eq!(again.version(), 1);
+        let event = shop
+            .events()
+            .await
+            .into_iter()
+            .find(|recorded| recorded.event.name() == "OrderPlaced");
+        let token = format!("order/{order}@1.{}", event.unwrap().position);
+        assert_eq!(
+            again.body["consistency_token"], token,
+            "the receipt of the placing, whoever placed it"
+        );
         assert_eq!(
             shop.here(&user).check_out("k").await.expect(201).receipt(),
             again.receipt()

@@ -1,5 +1,10 @@
 //! `Prefer: wait`.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
+
 mod support;
 
 use aggregates::order::OrderCommand;
@@ -11,6 +16,8 @@ use event_schemas::{
 use event_store::CommandRequest;
 use futures_util::future::join_all;
 use identity::verifier::Role;
+use tokio::time::Instant;
+
 use support::{Answer, Shop, User, buying, order_id, until};
 
 async fn buy_and_wait(user: &User, key: &str, seconds: u32) -> Answer {
@@ -18,6 +25,11 @@ async fn buy_and_wait(user: &User, key: &str, seconds: u32) -> Answer {
     let headers = [("idempotency-key", key), ("prefer", prefer.as_str())];
     user.send("/v1/orders", &headers, Some(buying("GIFT", 1).to_string()))
         .await
+}
+
+/// That the answer came by a wake-up, and not because the time was over.
+fn assert_woken(started: Instant) {
+    assert!(started.elapsed() < http_conventions::MAX_WAIT, "nobody was woken");
 }
 
 async fn the_order(shop: &Shop, user: &User) -> OrderId {
@@ -121,6 +133,7 @@ async fn a_hundred_repeats_wait_for_one_order() {
     let shop = Shop::open().await;
     shop.sell("GIFT", 250, None).await;
     let user = shop.user(Role::Guest).await;
+    let started = Instant::now();
     let calls: Vec<_> = (0..100)
         .map(|_| {
             let user = user.clone();
@@ -132,6 +145,7 @@ async fn a_hundred_repeats_wait_for_one_order() {
     for answer in join_all(calls).await {
         assert_eq!(answer.unwrap().expect(201).body["order"]["status"], "paid");
     }
+    assert_woken(started);
 }
 
 #[tokio::test]
@@ -139,6 +153,7 @@ async fn a_decline_needs_the_customer_and_ends_the_wait() {
     let shop = Shop::open().await;
     shop.sell("GIFT", 250, None).await;
     let user = shop.user(Role::Guest).await;
+    let started = Instant::now();
     let waiting = tokio::spawn({
         let user = user.clone();
         async move { buy_and_wait(&user, "k", 10).await }
@@ -167,6 +182,7 @@ async fn a_decline_needs_the_customer_and_ends_the_wait() {
         (Some("awaiting-payment"), Some("declined"))
     );
     assert_eq!(now["problem"]["type"], "/problems/payment-declined");
+    assert_woken(started);
 }
 
 #[tokio::test]
@@ -174,6 +190,7 @@ async fn a_session_that_the_customer_has_to_visit_ends_the_wait_with_its_url() {
     let shop = Shop::open().await;
     shop.sell("GIFT", 250, None).await;
     let user = shop.user(Role::Guest).await;
+    let started = Instant::now();
     let waiting = tokio::spawn({
         let user = user.clone();
         async move { buy_and_wait(&user, "k", 10).await }
@@ -205,6 +222,7 @@ async fn a_session_that_the_customer_has_to_visit_ends_the_wait_with_its_url() {
         answer.body["order"]["payment"]["checkout_url"],
         "https://pay.example/1"
     );
+    assert_woken(started);
 }
 
 #[tokio::test]

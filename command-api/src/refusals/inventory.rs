@@ -13,9 +13,6 @@ impl Refusal for InventoryError {
                     .detail(detail)
                     .with("product_id", product_id)
             }
-            Self::QuantityOutOfRange => {
-                Problem::refused("quantity-out-of-range", "Quantity out of range").detail(detail)
-            }
             Self::BelowReserved { available } => Problem::conflict("stock-promised", "The stock is promised")
                 .detail(detail)
                 .with("available", available),
@@ -31,7 +28,7 @@ impl Refusal for InventoryError {
             Self::NotSent { order_id } => Problem::conflict("not-sent", "More than was sent")
                 .detail(detail)
                 .with("order_id", order_id),
-            Self::Overflow => {
+            Self::QuantityOutOfRange | Self::Overflow => {
                 Problem::refused("quantity-out-of-range", "Quantity out of range").detail(detail)
             }
         }

@@ -35,7 +35,6 @@ impl Refusal for OrderError {
     fn problem(self) -> Problem {
         let detail = self.to_string();
         match self {
-            Self::NotFound => Problem::not_found(),
             Self::AlreadyPlaced => Problem::conflict("order-exists", "The order exists already"),
             Self::Agreement(error) => error.problem(),
             Self::Cancelled => Problem::conflict("order-cancelled", "The order is cancelled"),
@@ -44,7 +43,7 @@ impl Refusal for OrderError {
                 .with("attempt", attempt),
             Self::AlreadyShipped => Problem::conflict("order-shipped", "The order has shipped")
                 .detail("too late to cancel: return what arrives instead"),
-            Self::WrongStatus { status } => wrong_state(detail).with("status", status),
+            Self::WrongStatus { status } => wrong_state(detail).with("order_status", status),
             Self::UnknownSku { sku } => Problem::refused("unknown-sku", "Not in the order")
                 .detail(detail)
                 .with("sku", sku),
@@ -67,7 +66,9 @@ impl Refusal for OrderError {
             Self::DuplicateReturn { return_id } => {
                 Problem::conflict("return-exists", "The return exists already").with("return_id", return_id)
             }
-            Self::UnknownShipment { .. } | Self::UnknownReturn { .. } => Problem::not_found(),
+            Self::NotFound | Self::UnknownShipment { .. } | Self::UnknownReturn { .. } => {
+                Problem::not_found()
+            }
             Self::ReturnState { return_id } => {
                 Problem::conflict("wrong-return-state", "Not in this state of the return")
                     .detail(detail)

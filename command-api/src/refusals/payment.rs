@@ -9,7 +9,6 @@ impl Refusal for PaymentError {
     fn problem(self) -> Problem {
         let detail = self.to_string();
         match self {
-            Self::NotFound => Problem::not_found(),
             Self::AlreadyRequested => {
                 Problem::conflict("payment-requested", "The payment was requested already")
             }
@@ -39,7 +38,7 @@ impl Refusal for PaymentError {
                     .detail(detail)
                     .with("left", left)
             }
-            Self::UnknownRefund { .. } => Problem::not_found(),
+            Self::NotFound | Self::UnknownRefund { .. } => Problem::not_found(),
             Self::IntentOpen => Problem::conflict("payment-busy", "The payment is busy")
                 .detail(detail)
                 .retry_after(Duration::from_secs(1)),

@@ -1,6 +1,10 @@
 //! A shop on a directory of its own, spoken to through the real router over the real log.
 
 #![allow(dead_code, reason = "each test file uses its part")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -312,6 +316,13 @@ impl User {
     pub fn at(&self, address: [u8; 4]) -> Self {
         Self {
             address: address.into(),
+            ..self.clone()
+        }
+    }
+
+    pub fn with_token(&self, token: String) -> Self {
+        Self {
+            token: Some(token),
             ..self.clone()
         }
     }

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::answer::Accepted;
 use crate::call::{Call, Route};
-use crate::execute::{Refusal as _, access_problem, earlier_or, problem, submit};
+use crate::execute::{Refusal, access_problem, earlier_or, problem, submit};
 use crate::follow::Permit;
 use crate::openapi::{CommandProblems, KeyedCommandHeaders, MoneySchema};
 use crate::order_now::OrderAnswer;
@@ -155,7 +155,7 @@ fn admit(api: &CommandApi, call: &Call<CheckOutCart>, order_id: OrderId) -> Resu
         api.payment_deadline(now),
         now,
     );
-    permit.map(Some).map_err(|limit| limit.problem())
+    permit.map(Some).map_err(Refusal::problem)
 }
 
 /// Runs what follows from `CartCheckedOut` at once, under the policy's id; after a crash in between the policy does.

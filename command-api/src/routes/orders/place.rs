@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use crate::answer::Accepted;
 use crate::call::{Call, Route};
-use crate::execute::{Refusal as _, execute};
+use crate::execute::{Refusal, execute};
 use crate::follow::Permit;
 use crate::openapi::{CommandProblems, KeyedCommandHeaders, MoneySchema};
 use crate::order_now::OrderAnswer;
@@ -165,7 +165,7 @@ async fn prepare(
         let admitted = api
             .unpaid
             .admit(order_id, customer, call.address.bucket(), payment_deadline, now);
-        Some(admitted.map_err(|limit| limit.problem())?)
+        Some(admitted.map_err(Refusal::problem)?)
     };
     let placed = OrderPlaced {
         order_id,

@@ -84,15 +84,14 @@ async fn prepare(
         reason,
         attempt,
     } = &call.body;
-    let attempt = match attempt {
-        Some(attempt) => *attempt,
-        None => {
-            let read = api
-                .executors()
-                .payments
-                .with_state(call.path.id, |payment, _| captured_attempt(payment));
-            read.await.map_err(access_problem)?
-        }
+    let attempt = if let Some(attempt) = attempt {
+        *attempt
+    } else {
+        let read = api
+            .executors()
+            .payments
+            .with_state(call.path.id, |payment, _| captured_attempt(payment));
+        read.await.map_err(access_problem)?
     };
     Ok(PaymentCommand::RequestRefund {
         refund_id,
