@@ -33,6 +33,9 @@ enum Step {
     Fly {
         choices: Vec<usize>,
     },
+    HoldUp {
+        choice: usize,
+    },
     Checkpoint,
     Effect {
         choice: usize,
@@ -104,6 +107,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Commit),
         12 => (1..8_usize).prop_map(|events| Step::Begin { events }),
         16 => proptest::collection::vec(choice(), 1..8).prop_map(|choices| Step::Fly { choices }),
+        4 => choice().prop_map(|choice| Step::HoldUp { choice }),
         10 => Just(Step::Checkpoint),
         12 => (choice(), fault(), choice()).prop_map(|(choice, fault, luck)| Step::Effect { choice, fault, luck }),
         4 => (choice(), any::<bool>()).prop_map(|(choice, again)| Step::Report { choice, again }),
@@ -133,6 +137,7 @@ fn run(steps: &[Step]) -> World {
                     world.fly(*choice);
                 }
             }
+            Step::HoldUp { choice } => world.hold_up(*choice),
             Step::Checkpoint => {
                 world.checkpoint();
             }

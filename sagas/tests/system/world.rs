@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use aggregates::inventory::InventoryCommand;
 use aggregates::order::Order;
 use aggregates::payment::{Attempt, Intent, Payment, PaymentCommand};
 use event_schemas::{
@@ -36,6 +37,8 @@ struct Flight {
     event: u64,
     scope: String,
     command: PolicyCommand,
+    /// It takes its time in another process: nothing waits for it but the checkpoint.
+    held_up: bool,
 }
 
 /// What the saga runner holds in memory: lost with the machine.
@@ -107,7 +110,12 @@ impl World {
         }
         let recorded = self.db.tables.log[self.runner.cursor].clone();
         let scope = policies::scope(&recorded);
-        if self.runner.flights.iter().any(|flight| *flight.scope == *scope) {
+        if self
+            .runner
+            .flights
+            .iter()
+            .any(|flight| !flight.held_up && *flight.scope == *scope)
+        {
             return false;
         }
         self.runner.cursor += 1;
@@ -119,6 +127,7 @@ impl World {
                         event,
                         scope: scope.to_string(),
                         command,
+                        held_up: false,
                     });
                 }
                 Action::Timer { kind, due_at } => {
@@ -168,7 +177,7 @@ impl World {
             let target = stream_of(&flights[*index].command.command);
             flights[..*index]
                 .iter()
-                .all(|earlier| stream_of(&earlier.command.command) != target)
+                .all(|earlier| earlier.held_up || stream_of(&earlier.command.command) != target)
         };
         let ready: Vec<usize> = (0..flights.len()).filter(first_of_target).collect();
         let Some(index) = pick(&ready, choice) else {
@@ -192,6 +201,23 @@ impl World {
             }
         }
         true
+    }
+
+    /// One `Reserve` under way is held up: it may come after what follows from its order's cancellation (race 7).
+    pub fn hold_up(&mut self, choice: usize) {
+        let reserves = |flight: &Flight| {
+            matches!(
+                flight.command.command,
+                Command::Inventory(_, InventoryCommand::Reserve { .. })
+            )
+        };
+        let flights = self.runner.flights.iter().enumerate();
+        let candidates: Vec<usize> = flights
+            .filter_map(|(index, flight)| reserves(flight).then_some(index))
+            .collect();
+        if let Some(index) = pick(&candidates, choice) {
+            self.runner.flights[index].held_up = true;
+        }
     }
 
     /// All commands and changes so far are made durable with the position that they bring the sagas to.
