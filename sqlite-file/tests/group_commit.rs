@@ -5,7 +5,7 @@
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use sqlite_file::{Connection, Options, QUEUE_JOBS, SqliteError, SqliteFile};
+use sqlite_file::{Connection, MAX_JOBS_PER_COMMIT, Options, QUEUE_JOBS, SqliteError, SqliteFile};
 use tempfile::TempDir;
 
 fn open() -> (TempDir, SqliteFile) {
@@ -243,6 +243,33 @@ async fn close_drains_what_is_queued_and_refuses_the_rest() {
     assert_eq!(read, Err(SqliteError::Closed));
     let again = SqliteFile::open(dir.path().join("test.db"), Options::default()).unwrap();
     assert_eq!(numbers(&again).await.len(), 100);
+}
+
+#[tokio::test]
+async fn what_slips_in_behind_a_close_is_answered_too() {
+    let (_dir, file) = open();
+    let release = hold_writer(&file);
+    // Fills the held transaction, so that the close is the first thing the writer sees after it.
+    for n in 1..MAX_JOBS_PER_COMMIT {
+        file.submit(move |_| Ok::<_, SqliteError>(n), |_| {}).unwrap();
+    }
+    let closing = tokio::spawn({
+        let file = file.clone();
+        async move { file.close().await }
+    });
+    tokio::task::yield_now().await;
+    let (done, answers) = mpsc::channel();
+    for n in 0..10 {
+        let done = done.clone();
+        file.submit(
+            move |conn| insert(conn, n),
+            move |outcome| done.send(outcome).unwrap(),
+        )
+        .unwrap();
+    }
+    drop((release, done));
+    closing.await.unwrap().unwrap();
+    assert_eq!(answers.iter().collect::<Vec<_>>(), vec![Ok(()); 10]);
 }
 
 #[tokio::test]
