@@ -115,6 +115,12 @@ enum Step {
     DispatchRest {
         shipment_id: ShipmentId,
     },
+    /// Some units of one line, which may be more than are left.
+    DispatchOne {
+        shipment_id: ShipmentId,
+        line_no: u32,
+        quantity: u32,
+    },
     DeliverNext,
     RecordRefund {
         refund_id: RefundId,
@@ -192,6 +198,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..3_u32, prop_oneof![9 => Just(0_i64), 1 => -1..2_i64])
             .prop_map(|(attempt, off_by)| Step::MarkPaid { attempt, off_by }),
         1 => shipment_id().prop_map(|shipment_id| Step::DispatchRest { shipment_id }),
+        4 => (shipment_id(), 1..4_u32, 1..4_u32)
+            .prop_map(|(shipment_id, line_no, quantity)| Step::DispatchOne { shipment_id, line_no, quantity }),
         2 => Just(Step::DeliverNext),
         2 => (refund_id(), 0..3_u32, -1..400_i64)
             .prop_map(|(refund_id, attempt, amount)| Step::RecordRefund { refund_id, attempt, amount }),
@@ -233,6 +241,19 @@ fn command_of(step: &Step, order: &Order, shipments: &BTreeSet<ShipmentId>) -> O
                 tracking_number: None,
             }
         }
+        Step::DispatchOne {
+            shipment_id,
+            line_no,
+            quantity,
+        } => Command::Dispatch {
+            shipment_id: *shipment_id,
+            lines: vec![LineQuantity {
+                line_no: *line_no,
+                quantity: *quantity,
+            }],
+            carrier: code("post"),
+            tracking_number: None,
+        },
         Step::DeliverNext => Command::RecordDelivered {
             shipment_id: *shipments.first()?,
             delivered_at: SEED,

@@ -583,6 +583,13 @@ fn a_decline_of_the_capture_is_told_apart_from_the_decline_before_it() {
 }
 
 #[test]
+fn a_void_under_way_ends_in_a_void_or_a_capture_and_not_in_a_decline() {
+    let steps = with(to_authorized(), &[close(), declined(1)]);
+    assert_eq!(after(&steps).open_intents(), vec![Intent::Void { attempt: 1 }]);
+    assert_eq!(after(&with(steps, &[voided(1)])).status(), PaymentStatus::Voided);
+}
+
+#[test]
 fn a_late_decline_hides_no_capture() {
     let payment = after(&with(to_captured(), &[declined(1)]));
     assert_eq!(payment.status(), PaymentStatus::Captured);
