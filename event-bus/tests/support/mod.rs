@@ -1,0 +1,99 @@
+//! A log in a temporary directory.
+
+use event_bus::{BusError, Checkpoints, Subscription};
+use event_schemas::{
+    Actor, AggregateType, CommandId, CorrelationId, InventoryEvent, Metadata, OrderId, Position, StreamId,
+    Version, derive_uuid,
+};
+use event_store::{Append, AppendOutcome, Chain, Log, LogOptions};
+use sqlite_file::{Options, SqliteError, SqliteFile};
+use tempfile::TempDir;
+
+use super::conformance::Stream;
+
+pub struct Embedded {
+    dir: TempDir,
+    pub file: SqliteFile,
+    pub log: Log,
+}
+
+impl Embedded {
+    async fn open(dir: TempDir) -> Self {
+        let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).expect("opened");
+        let log = Log::open(&file, LogOptions::default()).await.expect("opened");
+        Self { dir, file, log }
+    }
+
+    async fn reopen(&mut self) {
+        self.file.close().await.expect("closed");
+        let empty = TempDir::new().expect("a directory");
+        let dir = std::mem::replace(&mut self.dir, empty);
+        *self = Self::open(dir).await;
+    }
+}
+
+impl Stream for Embedded {
+    async fn empty() -> Self {
+        Self::open(TempDir::new().expect("a directory")).await
+    }
+
+    async fn append(&self, item: &str, count: u64) {
+        let stream = StreamId::new(AggregateType::Inventory, item);
+        let version = self
+            .log
+            .read_stream(&stream, Version(0), None)
+            .await
+            .expect("read")
+            .len() as u64;
+        let order_id = OrderId::from_uuid(derive_uuid("test", &[]));
+        let command_id =
+            CommandId::from_uuid(derive_uuid("test", &[item.as_bytes(), &version.to_be_bytes()]));
+        let actor = Actor::system("test");
+        let append = Append {
+            stream,
+            expected: Version(version),
+            events: vec![
+                InventoryEvent::StockReserved {
+                    order_id,
+                    quantity: 1
+                }
+                .into();
+                count as usize
+            ],
+            metadata: Metadata {
+                actor_kind: actor.kind,
+                actor_id: actor.id,
+                command: "Test".into(),
+                command_id,
+                correlation_id: CorrelationId::for_command(command_id),
+                causation_id: None,
+                traceparent: None,
+            },
+            fingerprint: None,
+        };
+        let outcome = self.log.journal().append(&Chain::new(), append).await;
+        assert!(matches!(outcome, AppendOutcome::Appended(_)), "{outcome:?}");
+    }
+
+    async fn subscribe(&self, name: &str) -> Result<Subscription, BusError> {
+        Subscription::open(&self.log, &Checkpoints::open(&self.file)?, name).await
+    }
+
+    async fn begin_epoch(&mut self) {
+        self.log.begin_epoch().await.expect("begun");
+        self.reopen().await;
+    }
+
+    async fn spoil(&mut self, position: Position, newer: bool) {
+        let sql = if newer {
+            "UPDATE events SET event_version = '99.0' WHERE position = ?1"
+        } else {
+            "UPDATE events SET payload = '{\"StockReserved\":{}}' WHERE position = ?1"
+        };
+        let spoiled = self
+            .file
+            .write(move |conn| Ok::<_, SqliteError>(conn.execute(sql, [position.0.cast_signed()])?));
+        assert_eq!(spoiled.await.expect("written"), 1);
+        self.reopen().await;
+    }
+}
