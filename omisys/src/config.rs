@@ -75,7 +75,8 @@ impl Config {
                 ));
             }
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None => figment = figment.merge(Toml::file_exact(Path::new(DEFAULT_FILE))),
+            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None => {}
         }
         figment = figment.merge(Env::prefixed("OMISYS_").filter(|key| is_config_key(key.as_str())).split("__"));
         if let Some(profile) = global.profile {
