@@ -36,6 +36,9 @@ enum Step {
     HoldUp {
         choice: usize,
     },
+    LetGo {
+        choice: usize,
+    },
     Checkpoint,
     Effect {
         choice: usize,
@@ -108,6 +111,7 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (1..8_usize).prop_map(|events| Step::Begin { events }),
         16 => proptest::collection::vec(choice(), 1..8).prop_map(|choices| Step::Fly { choices }),
         4 => choice().prop_map(|choice| Step::HoldUp { choice }),
+        2 => choice().prop_map(|choice| Step::LetGo { choice }),
         10 => Just(Step::Checkpoint),
         12 => (choice(), fault(), choice()).prop_map(|(choice, fault, luck)| Step::Effect { choice, fault, luck }),
         4 => (choice(), any::<bool>()).prop_map(|(choice, again)| Step::Report { choice, again }),
@@ -138,6 +142,9 @@ fn run(steps: &[Step]) -> World {
                 }
             }
             Step::HoldUp { choice } => world.hold_up(*choice),
+            Step::LetGo { choice } => {
+                world.let_go(*choice);
+            }
             Step::Checkpoint => {
                 world.checkpoint();
             }
@@ -210,7 +217,7 @@ fn random_runs_come_to_every_kind_of_event_and_to_the_races() {
         .map(|(name, _)| *name)
         .filter(|name| !never.contains(name));
     let races = [
-        "released late",
+        "reserved after its cancellation",
         "surplus refunded",
         "captured after cancel",
         "voided",
@@ -251,7 +258,7 @@ fn notable(world: &World) -> BTreeSet<String> {
             Event::Inventory(InventoryEvent::StockReserved { order_id, .. })
                 if cancelled.contains(&order_id.to_string()) =>
             {
-                "released late"
+                "reserved after its cancellation"
             }
             Event::Payment(PaymentEvent::PaymentCaptured { order_id, .. })
                 if cancelled.contains(&order_id.to_string()) =>

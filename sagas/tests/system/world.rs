@@ -170,19 +170,31 @@ impl World {
         actions.expect("the state that the policy needs")
     }
 
-    /// One of the commands under way is executed: any whose target has none before it. False if none is under way.
+    /// One of the commands under way is executed: any whose target has none before it. False if there is none.
     pub fn fly(&mut self, choice: usize) -> bool {
         let flights = &self.runner.flights;
-        let first_of_target = |index: &usize| {
+        let ready = |index: &usize| {
             let target = stream_of(&flights[*index].command.command);
-            flights[..*index]
-                .iter()
-                .all(|earlier| earlier.held_up || stream_of(&earlier.command.command) != target)
+            let before = &flights[..*index];
+            !flights[*index].held_up
+                && before
+                    .iter()
+                    .all(|earlier| earlier.held_up || stream_of(&earlier.command.command) != target)
         };
-        let ready: Vec<usize> = (0..flights.len()).filter(first_of_target).collect();
-        let Some(index) = pick(&ready, choice) else {
-            return false;
-        };
+        let ready: Vec<usize> = (0..flights.len()).filter(ready).collect();
+        pick(&ready, choice).is_some_and(|index| self.land(index))
+    }
+
+    /// One command that was held up is executed after all. False if none was.
+    pub fn let_go(&mut self, choice: usize) -> bool {
+        let flights = self.runner.flights.iter().enumerate();
+        let held_up: Vec<usize> = flights
+            .filter_map(|(index, flight)| flight.held_up.then_some(index))
+            .collect();
+        pick(&held_up, choice).is_some_and(|index| self.land(index))
+    }
+
+    fn land(&mut self, index: usize) -> bool {
         let mut flight = self.runner.flights.remove(index);
         match self.attempt(&flight.command) {
             Ok(End::Done) => {}
@@ -197,6 +209,7 @@ impl World {
             }
             Err(then) => {
                 flight.command = then;
+                flight.held_up = false;
                 self.runner.flights.push(flight);
             }
         }
@@ -428,7 +441,7 @@ impl World {
     pub fn settle(&mut self) {
         for _ in 0..20_000 {
             self.db.commit();
-            let moved = self.one_move() || self.report(0, false) || self.fire_timer(0);
+            let moved = self.one_move() || self.let_go(0) || self.report(0, false) || self.fire_timer(0);
             if !moved && !self.wait_for_next() {
                 return;
             }
