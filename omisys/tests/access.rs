@@ -174,7 +174,7 @@ async fn headers_and_bodies_give_nobody_another_identity() {
         assert!(reply.json()["lines"].as_array().is_none_or(Vec::is_empty), "{name} opened another's cart");
     }
     let order = json!({
-        "customer_id": owner.id, "lines": [{ "sku": "MINE", "quantity": 1 }],
+        "customer": owner.id, "lines": [{ "sku": "MINE", "quantity": 1 }],
         "payment": { "method": "sandbox", "token": "tok_ok" }, "country": "GB",
     });
     assert_eq!(intruder.post("/v1/orders", &order).await.status, 403);

@@ -151,7 +151,7 @@ async fn place(local: Local, sale: Sale) -> Result<String, LocalError> {
     let line = |line: &SaleLine| json!({ "sku": line.sku, "quantity": line.quantity, "unit_price": pence(line.unit_price) });
     let lines: Vec<Value> = sale.lines.iter().map(line).collect();
     let body = json!({
-        "customer_id": customer_id(&sale.customer), "country": countries::code(&sale.country), "lines": lines,
+        "customer": customer_id(&sale.customer), "country": countries::code(&sale.country), "lines": lines,
         "occurred_at": sale.at, "payment": { "method": "sandbox", "token": "tok_ok" },
     });
     let key = format!("online-retail-invoice-{}", sale.invoice);
