@@ -37,12 +37,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let mut times = measure(&shelves, callers, aggregates, Duration::from_secs(seconds)).await?;
         let rate = times.len() as f64 / begun.elapsed().as_secs_f64();
         times.sort_unstable();
-        let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        let at = |percent: usize| times[(times.len() - 1) * percent / 100].as_secs_f64() * 1e3;
         println!(
             "{callers:>8} {rate:>12.0} {:>10.2} {:>10.2} {:>10.2}",
-            at(0.5),
-            at(0.99),
-            at(1.0)
+            at(50),
+            at(99),
+            at(100)
         );
     }
     Ok(())

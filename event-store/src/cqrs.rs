@@ -27,7 +27,11 @@ pub struct CqrsStore<A> {
 impl<A> CqrsStore<A> {
     /// A store that reads and writes `log`.
     pub fn new(log: &Log) -> Self {
-        Self { journal: log.journal(), streams: log.streams(), aggregate: PhantomData }
+        Self {
+            journal: log.journal(),
+            streams: log.streams(),
+            aggregate: PhantomData,
+        }
     }
 }
 
@@ -53,7 +57,11 @@ impl<A: Decide> EventStore<A> for CqrsStore<A> {
         aggregate_id: &str,
     ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
         let id = AggregateId::from(aggregate_id);
-        let stored = self.streams.serialized_after::<A>(&id, Version(0)).await.map_err(unavailable)?;
+        let stored = self
+            .streams
+            .serialized_after::<A>(&id, Version(0))
+            .await
+            .map_err(unavailable)?;
         stored
             .into_iter()
             .map(|mut event| {
@@ -80,12 +88,20 @@ impl<A: Decide> EventStore<A> for CqrsStore<A> {
         context: Self::AC,
         metadata: HashMap<String, String>,
     ) -> Result<Vec<EventEnvelope<A>>, AggregateError<A::Error>> {
-        let LoadedAggregate { id, version: expected, .. } = context;
-        let stream = StreamId { aggregate_type: A::AGGREGATE_TYPE, aggregate_id: id };
+        let LoadedAggregate {
+            id,
+            version: expected,
+            ..
+        } = context;
+        let stream = StreamId {
+            aggregate_type: A::AGGREGATE_TYPE,
+            aggregate_id: id,
+        };
         let derived = !metadata.contains_key("command_id");
         let full = full_metadata(&stream, expected, metadata).map_err(unexpected)?;
-        let flat: HashMap<String, String> =
-            serde_json::to_value(&full).and_then(serde_json::from_value).map_err(unexpected)?;
+        let flat: HashMap<String, String> = serde_json::to_value(&full)
+            .and_then(serde_json::from_value)
+            .map_err(unexpected)?;
         let envelopes = events
             .iter()
             .zip(1..)
@@ -97,7 +113,13 @@ impl<A: Decide> EventStore<A> for CqrsStore<A> {
             })
             .collect();
         let events = events.into_iter().map(Into::into).collect();
-        let append = Append { stream, expected, events, metadata: full, fingerprint: None };
+        let append = Append {
+            stream,
+            expected,
+            events,
+            metadata: full,
+            fingerprint: None,
+        };
         match self.journal.append(&Chain::new(), append).await {
             AppendOutcome::Appended(_) => Ok(envelopes),
             // Someone else's command at this version derives the same id: no repeat of this one.
@@ -118,9 +140,15 @@ fn full_metadata(
     expected: Version,
     given: HashMap<String, String>,
 ) -> serde_json::Result<Metadata> {
-    let parts = [stream.aggregate_type.as_str().as_bytes(), stream.aggregate_id.as_str().as_bytes()];
+    let parts = [
+        stream.aggregate_type.as_str().as_bytes(),
+        stream.aggregate_id.as_str().as_bytes(),
+    ];
     let version = expected.0.to_be_bytes();
-    let command_id = CommandId::from_uuid(derive_uuid("omisys/command/cqrs-es", &[parts[0], parts[1], &version]));
+    let command_id = CommandId::from_uuid(derive_uuid(
+        "omisys/command/cqrs-es",
+        &[parts[0], parts[1], &version],
+    ));
     let actor = Actor::system("cqrs-es");
     let default = Metadata {
         actor_kind: actor.kind,
@@ -133,7 +161,11 @@ fn full_metadata(
     };
     let mut full = serde_json::to_value(default)?;
     if let Value::Object(fields) = &mut full {
-        fields.extend(given.into_iter().map(|(name, value)| (name, Value::String(value))));
+        fields.extend(
+            given
+                .into_iter()
+                .map(|(name, value)| (name, Value::String(value))),
+        );
     }
     serde_json::from_value(full)
 }

@@ -109,15 +109,10 @@ impl Journal {
         append: Append,
     ) -> impl Future<Output = AppendOutcome> + Send + use<> {
         let stream = append.stream.clone();
-        let answer = match PreparedAppend::new(append) {
-            Ok(prepared) => Some(self.hand_in(chain, Work::Append(prepared))),
-            Err(_) => {
-                chain.break_off();
-                None
-            }
-        };
+        let prepared = PreparedAppend::new(append).inspect_err(|_| chain.break_off());
+        let answer = prepared.map(|prepared| self.hand_in(chain, Work::Append(prepared)));
         async move {
-            let Some(answer) = answer else {
+            let Ok(answer) = answer else {
                 return AppendOutcome::Unavailable(Unavailable::Defect("an event cannot be written as JSON"));
             };
             match answer.await.unwrap_or(Outcome::Unavailable(Unavailable::Closed)) {

@@ -10,7 +10,7 @@ use sqlite_es::SqliteEventRepository;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use crate::entry::UnreadableEvent;
-use crate::sqlite::reason;
+use crate::sqlite::{self, reason};
 use crate::{Unavailable, UnreadableReason};
 
 /// Streams that are read at once; more wait.
@@ -33,8 +33,10 @@ impl Streams {
             .max_connections(CONNECTIONS)
             .test_before_acquire(false)
             .connect_lazy_with(options);
+        // Snapshots are not used: the second name is never asked for.
+        let repository = SqliteEventRepository::new(pool).with_tables(sqlite::STREAM_EVENTS, "snapshots");
         Self {
-            repository: SqliteEventRepository::new(pool),
+            repository,
             upcasters,
         }
     }

@@ -1,4 +1,5 @@
 //! `cqrs_es::CqrsFramework` runs on the log, and stock `sqlite-es` reads its streams.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
 
@@ -102,7 +103,7 @@ async fn stock_sqlite_es_reads_the_log_and_cannot_write_past_the_journal() {
     process.run("mug", ShelfCommand::PutOneByOne(2)).await.unwrap();
     let options = SqliteConnectOptions::new().filename(dir.path().join("log.db"));
     let pool = SqlitePool::connect_with(options).await.unwrap();
-    let repository = SqliteEventRepository::new(pool.clone());
+    let repository = SqliteEventRepository::new(pool).with_tables("stream_events", "snapshots");
     let events = repository.get_last_events::<Shelf>("mug", 1).await.unwrap();
     assert_eq!(events.len(), 1);
     assert_eq!(

@@ -1,4 +1,5 @@
 //! The log in a SQLite file passes the suite.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use event_schemas::Position;
 use event_store::conformance::Fixture;

@@ -30,8 +30,9 @@ pub async fn positions_are_contiguous_from_one(fixture: &impl Fixture) {
         tasks.push(tokio::spawn(async move {
             let chain = Chain::new();
             let shelf = format!("shelf-{writer}");
-            let pending: Vec<_> =
-                (0..50).map(|round| journal.append(&chain, append(&shelf, round * 3, 3))).collect();
+            let pending: Vec<_> = (0..50)
+                .map(|round| journal.append(&chain, append(&shelf, round * 3, 3)))
+                .collect();
             for (append, round) in pending.into_iter().zip(1..) {
                 assert_eq!(appended(append.await).version, Version(round * 3));
             }
@@ -50,12 +51,22 @@ pub async fn nothing_chained_on_a_stale_append_takes_its_sequence(fixture: &impl
     appended(ours.append(&chain, append("a", 0, 1)).await);
     appended(theirs.append(&Chain::new(), append("a", 1, 1)).await);
     // Decided on versions 1 and 2, and on what the first one would have left: after the conflict, 2 is current.
-    let (first, second) = (ours.append(&chain, append("a", 1, 1)), ours.append(&chain, append("a", 2, 1)));
+    let (first, second) = (
+        ours.append(&chain, append("a", 1, 1)),
+        ours.append(&chain, append("a", 2, 1)),
+    );
     assert_eq!(first.await, AppendOutcome::Conflict { actual: Version(2) });
     assert_eq!(second.await, AppendOutcome::ChainBroken);
     // Neither in this batch nor in a later one.
-    assert_eq!(ours.append(&chain, append("a", 2, 1)).await, AppendOutcome::ChainBroken);
-    let question = Settle { stream: stream("a"), command_id: None, version: None };
+    assert_eq!(
+        ours.append(&chain, append("a", 2, 1)).await,
+        AppendOutcome::ChainBroken
+    );
+    let question = Settle {
+        stream: stream("a"),
+        command_id: None,
+        version: None,
+    };
     assert_eq!(ours.settle(&chain, question).await, SettleOutcome::ChainBroken);
     assert!(chain.is_broken());
     appended(ours.append(&Chain::new(), append("a", 2, 1)).await);
@@ -66,7 +77,11 @@ pub async fn nothing_chained_on_a_stale_append_takes_its_sequence(fixture: &impl
 pub async fn a_duplicate_inside_a_chain_of_three_breaks_it(fixture: &impl Fixture) {
     let journal = fixture.open().await.journal();
     let repeated = command_id();
-    let first = appended(journal.append(&Chain::new(), append_as(repeated, "a", 0, 2)).await);
+    let first = appended(
+        journal
+            .append(&Chain::new(), append_as(repeated, "a", 0, 2))
+            .await,
+    );
     let chain = Chain::new();
     let three = (
         journal.append(&chain, append("a", 2, 1)),
@@ -75,7 +90,9 @@ pub async fn a_duplicate_inside_a_chain_of_three_breaks_it(fixture: &impl Fixtur
         journal.append(&chain, append("a", 3, 1)),
     );
     assert_eq!(appended(three.0.await).version, Version(3));
-    let AppendOutcome::Duplicate(stored) = three.1.await else { panic!("the repeat must be found") };
+    let AppendOutcome::Duplicate(stored) = three.1.await else {
+        panic!("the repeat must be found")
+    };
     assert_eq!((stored.version, stored.position), (first.version, first.position));
     assert_eq!(three.2.await, AppendOutcome::ChainBroken);
     assert_eq!(check_log(fixture).await.len(), 3);
@@ -115,14 +132,27 @@ pub async fn a_question_is_answered_behind_what_was_asked_before(fixture: &impl 
     let journal = fixture.open().await.journal();
     let (chain, id) = (Chain::new(), command_id());
     let ask = |command_id, version| {
-        journal.settle(&chain, Settle { stream: stream("a"), command_id, version: Some(Version(version)) })
+        journal.settle(
+            &chain,
+            Settle {
+                stream: stream("a"),
+                command_id,
+                version: Some(Version(version)),
+            },
+        )
     };
     let append = journal.append(&chain, append_as(id, "a", 0, 1));
-    let (current, known, stale, after) =
-        (ask(None, 1), ask(Some(id), 0), ask(Some(command_id()), 0), ask(None, 1));
+    let (current, known, stale, after) = (
+        ask(None, 1),
+        ask(Some(id), 0),
+        ask(Some(command_id()), 0),
+        ask(None, 1),
+    );
     assert_eq!(current.await, SettleOutcome::Settled);
     let receipt = appended(append.await);
-    let SettleOutcome::Duplicate(stored) = known.await else { panic!("its receipt is there") };
+    let SettleOutcome::Duplicate(stored) = known.await else {
+        panic!("its receipt is there")
+    };
     assert_eq!(stored.version, receipt.version);
     assert_eq!(stale.await, SettleOutcome::Stale { actual: Version(1) });
     assert_eq!(after.await, SettleOutcome::ChainBroken);

@@ -1,7 +1,12 @@
 //! The suite that every adapter of the log has to pass, and the small aggregate that it runs on.
 //!
 //! An adapter's test gives a [`Fixture`] and calls [`crate::conformance_suite!`], which makes one test of each case.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::missing_panics_doc, reason = "a suite of tests")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a suite of tests"
+)]
 
 pub mod journal;
 pub mod racing;
@@ -22,8 +27,8 @@ use uuid::Uuid;
 pub use shelf::{Shelf, ShelfCommand, TooFew, put};
 
 use crate::{
-    Append, CommandRequest, ExecuteError, Executor, ExecutorOptions, Fingerprint, Fingerprints, Log, RawEvent,
-    Receipt,
+    Append, CommandRequest, ExecuteError, Executor, ExecutorOptions, Fingerprint, Fingerprints, Log,
+    RawEvent, Receipt,
 };
 
 /// One log, fresh for each test, and the means to treat it badly.
@@ -114,6 +119,15 @@ impl Process {
         Self::start_with(fixture, &ExecutorOptions::default()).await
     }
 
+    /// Decides again as often as others make it necessary: nobody goes away without an answer.
+    pub async fn start_patient(fixture: &impl Fixture) -> Self {
+        let options = ExecutorOptions {
+            max_retries: 10_000,
+            ..ExecutorOptions::default()
+        };
+        Self::start_with(fixture, &options).await
+    }
+
     pub async fn start_with(fixture: &impl Fixture, options: &ExecutorOptions) -> Self {
         let log = fixture.open().await;
         let shelves = Executor::start(&log, options);
@@ -121,13 +135,16 @@ impl Process {
     }
 
     /// Runs a command under an id of its own.
-    pub async fn run(&self, shelf: &str, command: ShelfCommand) -> Result<Receipt, ExecuteError<TooFew>> {
-        self.shelves.submit(shelf, request(command)).await
+    pub async fn run(&self, id: &str, command: ShelfCommand) -> Result<Receipt, ExecuteError<TooFew>> {
+        self.shelves.submit(id, request(command)).await
     }
 
     /// The units on the shelf.
-    pub async fn units(&self, shelf: &str) -> i64 {
-        self.shelves.with_state(shelf, |shelf: &Shelf, _| shelf.units).await.unwrap()
+    pub async fn units(&self, id: &str) -> i64 {
+        self.shelves
+            .with_state(id, |shelf: &Shelf, _| shelf.units)
+            .await
+            .unwrap()
     }
 }
 
@@ -152,7 +169,14 @@ pub fn request(command: ShelfCommand) -> CommandRequest<ShelfCommand> {
 
 /// `command` under `id`.
 pub fn request_as(id: CommandId, command: ShelfCommand) -> CommandRequest<ShelfCommand> {
-    CommandRequest::new(id, Actor { kind: ActorKind::Staff, id: "someone".into() }, command)
+    CommandRequest::new(
+        id,
+        Actor {
+            kind: ActorKind::Staff,
+            id: "someone".into(),
+        },
+        command,
+    )
 }
 
 /// The stream of a shelf.
@@ -189,7 +213,10 @@ pub fn fingerprints(body: u8, keys: &[&str]) -> Fingerprints {
     let mut all = keys.iter().map(|key| {
         let mut mac = [body; 32];
         mac[..key.len()].copy_from_slice(key.as_bytes());
-        Fingerprint { key_id: (*key).into(), mac }
+        Fingerprint {
+            key_id: (*key).into(),
+            mac,
+        }
     });
     let current = all.next().unwrap();
     Fingerprints::new(current, all)
@@ -211,14 +238,24 @@ pub async fn check_log(fixture: &impl Fixture) -> Vec<RawEvent> {
     let mut versions: HashMap<(&str, &str), u64> = HashMap::new();
     for (event, position) in events.iter().zip(1..) {
         assert_eq!(event.position, Position(position), "positions have no gap");
-        let version = versions.entry((&event.aggregate_type, event.aggregate_id.as_str())).or_default();
+        let version = versions
+            .entry((&event.aggregate_type, event.aggregate_id.as_str()))
+            .or_default();
         *version += 1;
-        assert_eq!(event.version, Version(*version), "the sequences of {} have no gap", event.aggregate_id);
+        assert_eq!(
+            event.version,
+            Version(*version),
+            "the sequences of {} have no gap",
+            event.aggregate_id
+        );
     }
     if head > 0 {
         let beyond = log.read_raw(Position(head as u64), 1).await.unwrap();
         let now = log.head().await.unwrap();
-        assert!(beyond.is_empty() || now.0 > head as u64, "nothing stands beyond the head");
+        assert!(
+            beyond.is_empty() || now.0 > head as u64,
+            "nothing stands beyond the head"
+        );
     }
     events
 }

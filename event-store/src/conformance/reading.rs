@@ -22,7 +22,10 @@ pub async fn memory_and_store_give_the_same_events(fixture: &impl Fixture) {
     for number in 0..50 {
         process.run("mug", ShelfCommand::PutOneByOne(3)).await.unwrap();
         let mut caused = request(ShelfCommand::Reserve(order(number), 2));
-        caused.causation = Some(event_schemas::EventId { stream: stream("cup"), version: Version(7) });
+        caused.causation = Some(event_schemas::EventId {
+            stream: stream("cup"),
+            version: Version(7),
+        });
         caused.traceparent = Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into());
         process.shelves.submit("cup", caused).await.unwrap();
     }
@@ -30,7 +33,11 @@ pub async fn memory_and_store_give_the_same_events(fixture: &impl Fixture) {
     let stored = read_all(&fixture.open().await, 11).await;
     assert_eq!(remembered.len(), 200);
     assert_eq!(remembered, stored);
-    let after = process.log.read_stream(&stream("mug"), Version(10), Some(Version(20))).await.unwrap();
+    let after = process
+        .log
+        .read_stream(&stream("mug"), Version(10), Some(Version(20)))
+        .await
+        .unwrap();
     let versions: Vec<_> = after.iter().map(|event| event.version.0).collect();
     assert_eq!(versions, (11..=20).collect::<Vec<_>>());
 }
@@ -58,7 +65,10 @@ pub async fn a_reader_misses_nothing_while_others_write(fixture: &impl Fixture) 
         tokio::spawn(async move {
             for _ in 0..EACH {
                 let shelf = format!("shelf-{writer}");
-                shelves.submit(shelf.as_str(), request(ShelfCommand::Put(1))).await.unwrap();
+                shelves
+                    .submit(shelf.as_str(), request(ShelfCommand::Put(1)))
+                    .await
+                    .unwrap();
             }
         })
     });
@@ -72,10 +82,13 @@ pub async fn commits_of_another_process_are_seen(fixture: &impl Fixture) {
     let (ours, theirs) = (fixture.open().await, Process::start(fixture).await);
     theirs.run("mug", ShelfCommand::Put(1)).await.unwrap();
     let mut head = ours.watch();
-    tokio::time::timeout(std::time::Duration::from_secs(20), head.wait_for(|head| *head == Position(1)))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(
+        std::time::Duration::from_secs(20),
+        head.wait_for(|head| *head == Position(1)),
+    )
+    .await
+    .unwrap()
+    .unwrap();
     assert_eq!(ours.read(Position(0), 10).await.unwrap().len(), 1);
 }
 
@@ -84,8 +97,12 @@ pub async fn what_cannot_be_read_does_not_hide_the_rest(fixture: &impl Fixture) 
     for shelf in ["a", "b", "c", "d"] {
         process.run(shelf, ShelfCommand::Put(1)).await.unwrap();
     }
-    fixture.tamper(Position(2), "1.0", r#"{"StockReceived":{"quantity":"many"}}"#).await;
-    fixture.tamper(Position(3), "9.0", r#"{"StockReceived":{"quantity":"many"}}"#).await;
+    fixture
+        .tamper(Position(2), "1.0", r#"{"StockReceived":{"quantity":"many"}}"#)
+        .await;
+    fixture
+        .tamper(Position(3), "9.0", r#"{"StockReceived":{"quantity":"many"}}"#)
+        .await;
     let log = fixture.open().await;
     let entries = log.read(Position(0), 10).await.unwrap();
     let readable: Vec<_> = entries.iter().map(|entry| entry.event().is_some()).collect();
@@ -100,7 +117,13 @@ pub async fn what_cannot_be_read_does_not_hide_the_rest(fixture: &impl Fixture) 
     assert_eq!(newer.reason, UnreadableReason::Newer);
     let of_b = log.read_stream(&stream("b"), Version(0), None).await;
     assert!(matches!(of_b, Err(ReadError::Unreadable(event)) if *event == **poison));
-    assert_eq!(log.read_stream(&stream("d"), Version(0), None).await.unwrap().len(), 1);
+    assert_eq!(
+        log.read_stream(&stream("d"), Version(0), None)
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
 }
 
 pub async fn an_aggregate_that_cannot_be_read_stops_alone(fixture: &impl Fixture) {
@@ -114,8 +137,14 @@ pub async fn an_aggregate_that_cannot_be_read_stops_alone(fixture: &impl Fixture
         panic!("it must not be decided on: {outcome:?}");
     };
     assert!(!error.retryable());
-    assert!(matches!(process.shelves.load("bad").await, Err(AccessError::Unavailable(_))));
-    assert_eq!(process.run("good", ShelfCommand::Put(1)).await.unwrap().version, Version(2));
+    assert!(matches!(
+        process.shelves.load("bad").await,
+        Err(AccessError::Unavailable(_))
+    ));
+    assert_eq!(
+        process.run("good", ShelfCommand::Put(1)).await.unwrap().version,
+        Version(2)
+    );
 }
 
 pub async fn a_log_keeps_its_name_and_counts_its_epochs(fixture: &impl Fixture) {
@@ -125,5 +154,8 @@ pub async fn a_log_keeps_its_name_and_counts_its_epochs(fixture: &impl Fixture) 
     let next = log.begin_epoch().await.unwrap();
     assert_eq!((next.log_id, next.epoch), (identity.log_id, identity.epoch + 1));
     assert_eq!(log.identity(), next);
-    eventually("another process sees it too", async || fixture.open().await.identity() == next).await;
+    eventually("another process sees it too", async || {
+        fixture.open().await.identity() == next
+    })
+    .await;
 }

@@ -8,7 +8,10 @@ use super::{
 use crate::{CommandRequest, ExecuteError, FindReceiptError, Fingerprints, Receipt};
 
 fn replay_of(receipt: &Receipt) -> Receipt {
-    Receipt { replayed: true, ..receipt.clone() }
+    Receipt {
+        replayed: true,
+        ..receipt.clone()
+    }
 }
 
 pub async fn a_repeat_gets_the_first_receipt(fixture: &impl Fixture) {
@@ -25,38 +28,51 @@ pub async fn a_repeat_gets_the_first_receipt(fixture: &impl Fixture) {
     }
     assert_eq!(process.shelves.submit("mug", put()).await, Ok(replay_of(&first)));
     // And where nothing is remembered.
-    assert_eq!(Process::start(fixture).await.shelves.submit("mug", put()).await, Ok(replay_of(&first)));
+    assert_eq!(
+        Process::start(fixture).await.shelves.submit("mug", put()).await,
+        Ok(replay_of(&first))
+    );
     // An id belongs to its stream: the same one elsewhere is another command.
     assert!(!process.shelves.submit("cup", put()).await.unwrap().replayed);
     assert_eq!(check_log(fixture).await.len(), 103);
 }
 
 pub async fn fifty_repeats_at_once_have_one_outcome(fixture: &impl Fixture) {
-    let process = Process::start(fixture).await;
+    let process = Process::start_patient(fixture).await;
     one_outcome(fixture, &[process]).await;
 }
 
 pub async fn repeats_in_two_processes_have_one_outcome(fixture: &impl Fixture) {
-    let processes = [Process::start(fixture).await, Process::start(fixture).await];
+    let processes = [
+        Process::start_patient(fixture).await,
+        Process::start_patient(fixture).await,
+    ];
     one_outcome(fixture, &processes).await;
 }
 
 async fn one_outcome(fixture: &impl Fixture, processes: &[Process]) {
     let id = command_id();
-    let mut pending = Vec::new();
+    let (mut pending, mut others) = (Vec::new(), Vec::new());
     for ordinal in 0..50 {
         let shelves = &processes[ordinal % processes.len()].shelves;
         pending.push(shelves.submit("mug", request_as(id, ShelfCommand::Put(1))));
         // Others in between, so that it stands inside chains.
-        drop(shelves.submit("mug", request(ShelfCommand::Put(1))));
+        others.push(shelves.submit("mug", request(ShelfCommand::Put(1))));
     }
     let mut receipts = Vec::new();
     for pending in pending {
         receipts.push(pending.await.unwrap());
     }
+    for other in others {
+        assert!(!other.await.unwrap().replayed);
+    }
     let firsts: Vec<_> = receipts.iter().filter(|receipt| !receipt.replayed).collect();
     assert_eq!(firsts.len(), 1);
-    assert!(receipts.iter().all(|receipt| replay_of(receipt) == replay_of(firsts[0])));
+    assert!(
+        receipts
+            .iter()
+            .all(|receipt| replay_of(receipt) == replay_of(firsts[0]))
+    );
     for process in processes {
         assert_eq!(process.units("mug").await, 51);
     }
@@ -77,14 +93,23 @@ pub async fn another_body_under_the_same_id_is_told_apart(fixture: &impl Fixture
     assert_eq!(run(fingerprints(2, &["old"])).await, Err(ExecuteError::KeyReused));
     // After the key has been rotated.
     assert_eq!(run(fingerprints(1, &["new", "old"])).await, Ok(replay_of(&first)));
-    assert_eq!(run(fingerprints(2, &["new", "old"])).await, Err(ExecuteError::KeyReused));
+    assert_eq!(
+        run(fingerprints(2, &["new", "old"])).await,
+        Err(ExecuteError::KeyReused)
+    );
     assert_eq!(run(fingerprints(1, &["new"])).await, Err(ExecuteError::KeyReused));
     // A policy repeats a handler's command without a body.
     assert_eq!(run(Fingerprints::none()).await, Ok(replay_of(&first)));
     let elsewhere = Process::start(fixture).await;
-    let reused = elsewhere.shelves.submit("mug", with(fingerprints(2, &["old"]))).await;
+    let reused = elsewhere
+        .shelves
+        .submit("mug", with(fingerprints(2, &["old"])))
+        .await;
     assert_eq!(reused, Err(ExecuteError::KeyReused));
-    let found = process.shelves.find_receipt("mug", id, &fingerprints(2, &["old"])).await;
+    let found = process
+        .shelves
+        .find_receipt("mug", id, &fingerprints(2, &["old"]))
+        .await;
     assert_eq!(found, Err(FindReceiptError::KeyReused));
     assert_eq!(process.units("mug").await, 1);
 }
@@ -95,19 +120,35 @@ pub async fn an_accepted_command_without_events_leaves_a_receipt(fixture: &impl 
     process.run("cup", ShelfCommand::Put(1)).await.unwrap();
     let touch = || request_as(id, ShelfCommand::Touch);
     let first = process.shelves.submit("mug", touch()).await.unwrap();
-    assert_eq!((first.version, first.position, first.replayed), (Version(0), Position(1), false));
+    assert_eq!(
+        (first.version, first.position, first.replayed),
+        (Version(0), Position(1), false)
+    );
     process.run("mug", ShelfCommand::Put(1)).await.unwrap();
     for process in [&process, &Process::start(fixture).await] {
-        assert_eq!(process.shelves.submit("mug", touch()).await, Ok(replay_of(&first)));
+        assert_eq!(
+            process.shelves.submit("mug", touch()).await,
+            Ok(replay_of(&first))
+        );
     }
 }
 
 pub async fn a_refusal_leaves_nothing(fixture: &impl Fixture) {
     let id = command_id();
     let process = Process::start(fixture).await;
-    let take = || process.shelves.submit("mug", request_as(id, ShelfCommand::Take(order(1), 1)));
+    let take = || {
+        process
+            .shelves
+            .submit("mug", request_as(id, ShelfCommand::Take(order(1), 1)))
+    };
     assert_eq!(take().await, Err(ExecuteError::Refused(TooFew { units: 0 })));
-    assert_eq!(process.shelves.find_receipt("mug", id, &Fingerprints::none()).await, Ok(None));
+    assert_eq!(
+        process
+            .shelves
+            .find_receipt("mug", id, &Fingerprints::none())
+            .await,
+        Ok(None)
+    );
     process.run("mug", ShelfCommand::Put(1)).await.unwrap();
     assert!(!take().await.unwrap().replayed);
 }
@@ -124,7 +165,10 @@ pub async fn a_refused_repeat_finds_its_receipt(fixture: &impl Fixture) {
         assert_eq!(process.shelves.submit("mug", take()).await, Ok(replay_of(&first)));
         let mut matching = take();
         matching.expected_version = Some(Version(1));
-        assert_eq!(process.shelves.submit("mug", matching).await, Ok(replay_of(&first)));
+        assert_eq!(
+            process.shelves.submit("mug", matching).await,
+            Ok(replay_of(&first))
+        );
     }
 }
 
@@ -135,12 +179,22 @@ pub async fn receipts_are_found_behind_commands_on_their_way(fixture: &impl Fixt
     theirs.run("mug", ShelfCommand::Put(1)).await.unwrap();
     let id = command_id();
     let pending = ours.shelves.submit("mug", request_as(id, ShelfCommand::Put(1)));
-    let found = ours.shelves.find_receipt("mug", id, &Fingerprints::none()).await.unwrap();
+    let found = ours
+        .shelves
+        .find_receipt("mug", id, &Fingerprints::none())
+        .await
+        .unwrap();
     let receipt = pending.await.unwrap();
     assert_eq!(found, Some(replay_of(&receipt)));
     // Also of an aggregate that is not in memory.
     let elsewhere = Process::start(fixture).await;
-    assert_eq!(elsewhere.shelves.find_receipt("mug", id, &Fingerprints::none()).await, Ok(found));
+    assert_eq!(
+        elsewhere
+            .shelves
+            .find_receipt("mug", id, &Fingerprints::none())
+            .await,
+        Ok(found)
+    );
 }
 
 pub async fn everything_acknowledged_survives_a_restart(fixture: &impl Fixture) {
@@ -151,7 +205,11 @@ pub async fn everything_acknowledged_survives_a_restart(fixture: &impl Fixture) 
             .map(|ordinal| {
                 let shelf = format!("shelf-{}", ordinal % 7);
                 let request = request(ShelfCommand::Put(1));
-                (shelf.clone(), request.clone(), process.shelves.submit(shelf.as_str(), request))
+                (
+                    shelf.clone(),
+                    request.clone(),
+                    process.shelves.submit(shelf.as_str(), request),
+                )
             })
             .collect();
         for (shelf, request, pending) in pending {
@@ -162,7 +220,10 @@ pub async fn everything_acknowledged_survives_a_restart(fixture: &impl Fixture) 
     assert_eq!(check_log(fixture).await.len(), acknowledged.len());
     let process = Process::start(fixture).await;
     for (shelf, request, receipt) in acknowledged {
-        assert_eq!(process.shelves.submit(shelf.as_str(), request).await, Ok(replay_of(&receipt)));
+        assert_eq!(
+            process.shelves.submit(shelf.as_str(), request).await,
+            Ok(replay_of(&receipt))
+        );
     }
 }
 
@@ -177,13 +238,22 @@ pub async fn a_process_that_dies_in_the_middle_leaves_a_whole_log(fixture: &impl
     // The clients come back with all of them: each happens exactly once.
     let process = Process::start(fixture).await;
     for (shelf, request) in requests {
-        process.shelves.enqueue(shelf.as_str(), request).await.await.unwrap();
+        process
+            .shelves
+            .enqueue(shelf.as_str(), request)
+            .await
+            .await
+            .unwrap();
     }
     assert_eq!(check_log(fixture).await.len(), 5 * 300 * 3);
 }
 
 fn die_in_the_middle(fixture: &impl Fixture) -> Vec<(String, CommandRequest<ShelfCommand>)> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     let mut requests = Vec::new();
     runtime.block_on(async {
         let process = Process::start(fixture).await;

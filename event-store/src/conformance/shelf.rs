@@ -68,15 +68,20 @@ impl Decide for Shelf {
         let units = self.units;
         match *command {
             ShelfCommand::Put(quantity) => Ok(vec![put(quantity)]),
-            ShelfCommand::Adjust(delta) => {
-                Ok(vec![InventoryEvent::StockAdjusted { delta, reason: Code::new("count").expect("a code") }])
-            }
+            ShelfCommand::Adjust(delta) => Ok(vec![InventoryEvent::StockAdjusted {
+                delta,
+                reason: Code::new("count").expect("a code"),
+            }]),
             ShelfCommand::Reserve(order_id, quantity) if i64::from(quantity) <= units => {
                 Ok(vec![InventoryEvent::StockReserved { order_id, quantity }])
             }
             ShelfCommand::Reserve(order_id, quantity) => {
                 let available = u64::try_from(units).unwrap_or(0);
-                Ok(vec![InventoryEvent::ReservationRejected { order_id, quantity, available }])
+                Ok(vec![InventoryEvent::ReservationRejected {
+                    order_id,
+                    quantity,
+                    available,
+                }])
             }
             ShelfCommand::Take(order_id, quantity) if i64::from(quantity) <= units => {
                 Ok(vec![InventoryEvent::StockReserved { order_id, quantity }])
@@ -112,5 +117,8 @@ impl Decide for Shelf {
 
 /// The event that puts `quantity` units on.
 pub fn put(quantity: u32) -> InventoryEvent {
-    InventoryEvent::StockReceived { quantity, reference: Reference::new("suite").expect("a reference") }
+    InventoryEvent::StockReceived {
+        quantity,
+        reference: Reference::new("suite").expect("a reference"),
+    }
 }

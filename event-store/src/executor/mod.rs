@@ -158,7 +158,7 @@ impl<A: Decide> Executor<A> {
     {
         let (reply, answer) = oneshot::channel();
         let read: Box<dyn ReadState<A>> = Box::new(Read {
-            read,
+            look: read,
             seen: None,
             reply,
         });

@@ -101,7 +101,7 @@ pub(super) trait ReadState<A>: Send {
 }
 
 pub(super) struct Read<F, R> {
-    pub(super) read: F,
+    pub(super) look: F,
     pub(super) seen: Option<R>,
     pub(super) reply: oneshot::Sender<Result<R, AccessError>>,
 }
@@ -112,7 +112,7 @@ where
     R: Send,
 {
     fn see(&mut self, state: &A, version: Version) {
-        self.seen = Some((self.read)(state, version));
+        self.seen = Some((self.look)(state, version));
     }
 
     fn answer(self: Box<Self>) {

@@ -86,9 +86,9 @@ impl<A: Decide> Shard<A> {
                     Message::Op { id, mut op } => {
                         self.tickets += 1;
                         op.ticket = self.tickets;
-                        self.admit(id, op);
+                        self.admit(&id, op);
                     }
-                    Message::Returned { id, op, outcome } => self.returned(id, op, outcome),
+                    Message::Returned { id, op, outcome } => self.returned(&id, op, outcome),
                     Message::Loaded { id, load, loaded } => self.loaded(&id, load, loaded),
                 }
             }
@@ -97,15 +97,15 @@ impl<A: Decide> Shard<A> {
     }
 
     /// Runs `op` if its aggregate is ready, or lets it wait.
-    fn admit(&mut self, id: AggregateId, op: Op<A>) {
-        let Some(slot) = self.aggregates.get_mut(&id) else {
+    fn admit(&mut self, id: &AggregateId, op: Op<A>) {
+        let Some(slot) = self.aggregates.get_mut(id) else {
             return self.admit_unknown(id, op);
         };
         if slot.resident.phase == Phase::Ready && slot.resident.chain.is_broken() {
             slot.resident.phase = Phase::Broken;
         }
         if slot.resident.phase == Phase::Ready {
-            return self.run_op(&id, op);
+            return self.run_op(id, op);
         }
         if !op.patient && op.attempts == 0 && slot.queue.len() >= self.max_waiting {
             return op.fail(AccessError::Overloaded);
@@ -113,26 +113,26 @@ impl<A: Decide> Shard<A> {
         slot.wait(op);
     }
 
-    fn admit_unknown(&mut self, id: AggregateId, op: Op<A>) {
+    fn admit_unknown(&mut self, id: &AggregateId, op: Op<A>) {
         let new = match &op.kind {
             Kind::Execute(execute) => execute.request.expected_version == Some(Version(0)),
             Kind::Read(_) => false,
             // Needs no state, so it is no reason to load any.
             Kind::Find(find) => {
                 let command_id = Some(find.command_id);
-                return self.settle(&id, Chain::new(), command_id, None, op, |op| Self::not_found(op));
+                return self.settle(id, Chain::new(), command_id, None, op, |op| Self::not_found(op));
             }
         };
         self.make_room();
         if new {
             // The caller says so; if it isn't so, the journal will tell, and then it is loaded.
             self.aggregates.put(id.clone(), Slot::new(Phase::Ready));
-            return self.run_op(&id, op);
+            return self.run_op(id, op);
         }
         let mut slot = Slot::new(Phase::Loading);
         slot.wait(op);
         self.aggregates.put(id.clone(), slot);
-        self.load(&id);
+        self.load(id);
     }
 
     fn make_room(&mut self) {
@@ -186,7 +186,7 @@ impl<A: Decide> Shard<A> {
             Ok((state, version)) => {
                 slot.resident.begin(state, version);
                 for op in waiting {
-                    self.admit(id.clone(), op);
+                    self.admit(id, op);
                 }
             }
             Err(error) => {
@@ -200,7 +200,7 @@ impl<A: Decide> Shard<A> {
     }
 
     /// The journal refused: answer, or decide again once the truth has been read.
-    fn returned(&mut self, id: AggregateId, mut op: Op<A>, outcome: Outcome) {
+    fn returned(&mut self, id: &AggregateId, mut op: Op<A>, outcome: Outcome) {
         let again = match outcome {
             Outcome::Duplicate(stored) => {
                 op.replay(StreamId::new(A::AGGREGATE_TYPE, id.clone()), &stored);
@@ -228,7 +228,7 @@ impl<A: Decide> Shard<A> {
                 None
             }
         };
-        let Some(slot) = self.aggregates.get_mut(&id) else {
+        let Some(slot) = self.aggregates.get_mut(id) else {
             if let Some(op) = again {
                 self.admit(id, op);
             }
@@ -239,13 +239,13 @@ impl<A: Decide> Shard<A> {
         }
         if let Some(op) = again {
             if slot.resident.phase == Phase::Ready {
-                return self.run_op(&id, op);
+                return self.run_op(id, op);
             }
             slot.wait(op);
         }
         // Not before all of the old chain is back, or the reload might miss what is being committed.
         if slot.resident.phase == Phase::Broken && slot.resident.chain.in_flight() == 0 {
-            self.load(&id);
+            self.load(id);
         }
     }
 
@@ -316,7 +316,7 @@ impl<A: Decide> Shard<A> {
                 self.aggregates.pop(id);
                 op.fail(AccessError::Unavailable(defect));
                 for op in waiting {
-                    self.admit(id.clone(), op);
+                    self.admit(id, op);
                 }
                 return;
             }

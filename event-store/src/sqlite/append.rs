@@ -8,19 +8,27 @@ use crate::Unavailable;
 use crate::command::Fingerprint;
 use crate::journal::{JournalEntry, Outcome, PreparedAppend, Settle, StoredReceipt, Work};
 
-const VERSION: &str = "SELECT max(sequence) FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2";
+const VERSION: &str = "SELECT max(sequence) FROM streams WHERE aggregate_type = ?1 AND aggregate_id = ?2";
 
-const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint FROM commands
-    WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND command_id = ?3";
+const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint FROM streams
+    WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = 0 AND command_id = ?3";
 
-const INSERT_RECEIPT: &str =
-    "INSERT INTO commands (aggregate_type, aggregate_id, command_id, fingerprint_key,
-        fingerprint, first_sequence, last_sequence, position, recorded_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+const INSERT_RECEIPT: &str = "INSERT INTO streams (aggregate_type, aggregate_id, sequence, command_id,
+        fingerprint_key, fingerprint, first_sequence, last_sequence, position, recorded_at)
+    VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+
+const INSERT_SEQUENCE: &str =
+    "INSERT INTO streams (aggregate_type, aggregate_id, sequence, command_id, position)
+    VALUES (?1, ?2, ?3, x'', ?4)";
 
 const INSERT_EVENT: &str = "INSERT INTO events (position, aggregate_type, aggregate_id, sequence, event_type,
         event_version, payload, metadata, recorded_at)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+const DELETE_EVENTS: &str = "DELETE FROM events WHERE position > ?1";
+
+const DELETE_FROM_STREAM: &str = "DELETE FROM streams WHERE aggregate_type = ?1 AND aggregate_id = ?2
+    AND (sequence > ?3 OR sequence = 0 AND command_id = ?4)";
 
 /// Runs `entries` in order and pushes one outcome each. The outcomes hold if the transaction commits.
 ///
@@ -57,6 +65,7 @@ fn run_all(
         version: conn.prepare_cached(VERSION)?,
         receipt: conn.prepare_cached(RECEIPT)?,
         insert_receipt: conn.prepare_cached(INSERT_RECEIPT)?,
+        insert_sequence: conn.prepare_cached(INSERT_SEQUENCE)?,
         insert_event: conn.prepare_cached(INSERT_EVENT)?,
     };
     for entry in entries {
@@ -99,6 +108,7 @@ struct Writer<'conn> {
     version: CachedStatement<'conn>,
     receipt: CachedStatement<'conn>,
     insert_receipt: CachedStatement<'conn>,
+    insert_sequence: CachedStatement<'conn>,
     insert_event: CachedStatement<'conn>,
 }
 
@@ -157,6 +167,8 @@ impl Writer<'_> {
         for prepared in &append.events {
             sequence += 1;
             self.head += 1;
+            self.insert_sequence
+                .execute(params![aggregate_type, aggregate_id, sequence, self.head])?;
             self.insert_event.execute(params![
                 self.head,
                 aggregate_type,
@@ -174,13 +186,13 @@ impl Writer<'_> {
 
     /// Takes out what a failed [`Writer::insert`] left beyond `head`.
     fn undo(&mut self, append: &PreparedAppend) -> Result<(), SqliteError> {
-        self.conn
-            .execute("DELETE FROM events WHERE position > ?1", [self.head])?;
+        self.conn.execute(DELETE_EVENTS, [self.head])?;
         self.conn.execute(
-            "DELETE FROM commands WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND command_id = ?3",
+            DELETE_FROM_STREAM,
             params![
                 append.stream.aggregate_type.as_str(),
                 append.stream.aggregate_id.as_str(),
+                append.expected.0,
                 append.metadata.command_id.as_uuid().as_bytes(),
             ],
         )?;

@@ -6,5 +6,5 @@ mod schema;
 mod writer;
 
 pub(crate) use read::{read_head, read_page, read_raw_page, read_raw_stream, read_stream, reason};
-pub(crate) use schema::{begin_epoch, create_head, migrate};
+pub(crate) use schema::{STREAM_EVENTS, begin_epoch, create_head, migrate};
 pub(crate) use writer::SqliteWriter;

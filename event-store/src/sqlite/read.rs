@@ -21,7 +21,7 @@ const BY_POSITION: &str =
 
 const BY_STREAM: &str = "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
         payload, metadata, recorded_at
-    FROM events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence > ?3 AND sequence <= ?4
+    FROM stream_events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence > ?3 AND sequence <= ?4
     ORDER BY sequence LIMIT ?5";
 
 /// One page of the log, and the head as the same snapshot has it.
