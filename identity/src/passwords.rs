@@ -116,6 +116,8 @@ impl Drop for Place<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn password(text: &str) -> Password {
@@ -184,9 +186,12 @@ mod tests {
                 tokio::spawn(async move { passwords.verify(password("correct horse"), None).await })
             })
             .collect();
-        while passwords.waiting.load(Ordering::Relaxed) < MAX_WAITING {
-            tokio::task::yield_now().await;
-        }
+        let queued = async {
+            while passwords.waiting.load(Ordering::Relaxed) < MAX_WAITING {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), queued).await.expect("all wait in the queue");
         assert_eq!(
             passwords.verify(password("correct horse"), None).await,
             Err(HashError::Busy)
