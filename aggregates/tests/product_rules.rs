@@ -234,9 +234,9 @@ fn details_are_changed_as_a_whole() {
     given(draft()).when(change("Mug")).then_expect_events(vec![]);
 }
 
-#[test]
-fn details_are_bounded() {
-    let ok = ProductDetails {
+/// Details with every part, each as long as it may be where that is quick to say.
+fn full_details() -> ProductDetails {
+    ProductDetails {
         title: "é".repeat(limits::MAX_TITLE),
         description: "é".repeat(limits::MAX_DESCRIPTION),
         category: Some("mugs".into()),
@@ -246,14 +246,19 @@ fn details_are_bounded() {
             values: vec!["M".into()],
         }],
         images: vec!["/mug.webp".into()],
-    };
+    }
+}
+
+/// One thing too much or too little each, by the field that is named for it.
+fn bad_details() -> Vec<(&'static str, ProductDetails)> {
+    let ok = full_details();
     let option = |name: &str, values| {
         vec![ProductOption {
             name: name.into(),
             values,
         }]
     };
-    let bad = [
+    vec![
         (
             "title",
             ProductDetails {
@@ -331,11 +336,16 @@ fn details_are_bounded() {
                 ..ok.clone()
             },
         ),
-    ];
+    ]
+}
+
+#[test]
+fn details_are_bounded() {
+    let ok = full_details();
     given(vec![])
         .when(Command::Create { details: ok.clone() })
         .then_expect_events(vec![Event::ProductCreated { details: ok }]);
-    for (field, details) in bad {
+    for (field, details) in bad_details() {
         given(vec![])
             .when(Command::Create {
                 details: details.clone(),
