@@ -1,5 +1,7 @@
 //! Parking, healing and giving up.
 
+#![allow(clippy::expect_used, reason = "a test may fail")]
+
 use event_bus::{DeadLetters, NewDeadLetter};
 use event_schemas::{AggregateType, EventId, Position, StreamId, Timestamp, Version};
 use sqlite_file::{Options, SqliteFile};

@@ -1,5 +1,7 @@
 //! The embedded stream: the log itself, tailed by position.
 
+#![allow(clippy::expect_used, reason = "a test may fail")]
+
 mod conformance;
 mod support;
 

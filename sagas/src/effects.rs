@@ -218,6 +218,9 @@ impl Worker {
         let Some(provider) = &self.provider else {
             return Err(ProviderError::Down);
         };
+        if open.method.provider.as_str() != provider.name() {
+            return Err(ProviderError::Misused("the payment names another provider"));
+        }
         let session = matches!(call.intent, Intent::Session { .. });
         let token = if session {
             self.token(&open.method).await?
@@ -259,26 +262,32 @@ impl Worker {
         })
     }
 
-    /// Records what the provider reports on its own.
-    pub(crate) async fn reports(&self) -> Result<(), Stopped> {
+    /// Records what the provider reports on its own; false if some of it has to come again.
+    pub(crate) async fn reports(&self) -> Result<bool, Stopped> {
         let Some(provider) = &self.provider else {
-            return Ok(());
+            return Ok(true);
         };
-        let reports = provider.reports(REPORTS).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the provider's reports cannot be read; trying again");
-            Vec::new()
-        });
+        let reports = match provider.reports(REPORTS).await {
+            Ok(reports) => reports,
+            Err(error) => {
+                tracing::warn!(%error, "the provider's reports cannot be read; trying again");
+                return Ok(false);
+            }
+        };
+        let mut all = true;
         for report in reports {
             self.faults.visit(fault::AFTER_PROVIDER)?;
             if !self.report(&report).await? {
+                all = false;
                 continue;
             }
             self.faults.visit(fault::BEFORE_DONE)?;
             if let Err(error) = provider.acknowledge(&report).await {
                 tracing::warn!(%error, "a report was not acknowledged and will come again");
+                all = false;
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Records one report; false if it could not be recorded now and has to come again.

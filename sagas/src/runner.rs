@@ -70,7 +70,6 @@ pub(crate) struct Runner {
     pub(crate) changes: Vec<Change>,
     /// The last batch's write, while the next batch is under way.
     pub(crate) storing: Option<Storing>,
-    pub(crate) store_tries: u32,
 }
 
 /// Commands under way, in order, and the scopes they belong to.
@@ -87,10 +86,19 @@ struct Flight {
     pending: Pending,
 }
 
+enum Step {
+    Stop,
+    Request(Request),
+    StoreFailed(SqliteError),
+    Batch(Result<Batch, BusError>),
+}
+
 /// A write that has been handed in.
 pub(crate) struct Storing {
     changes: Arc<[Change]>,
     checkpoint: Checkpoint,
+    /// How often it has failed.
+    tries: u32,
     answer: oneshot::Receiver<Result<(), SqliteError>>,
 }
 
@@ -115,26 +123,36 @@ impl InFlight {
 impl Runner {
     /// Runs until it is cancelled or cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), Stop> {
-        let cancel = self.cancel.clone();
         loop {
-            let batch = tokio::select! {
-                biased;
-                () = cancel.cancelled() => break,
-                Some(request) = self.requests.recv() => {
-                    self.answer(request).await?;
-                    continue;
+            match self.next_step().await {
+                Step::Stop => return self.finish_store().await,
+                Step::Request(request) => self.answer(request).await?,
+                Step::StoreFailed(error) => self.store_again(error).await?,
+                Step::Batch(batch) => {
+                    let batch = batch?;
+                    if !batch.is_empty() {
+                        self.handle(batch).await?;
+                    }
                 }
-                stored = Self::stored(&mut self.storing) => {
-                    self.after_store(stored).await?;
-                    continue;
-                }
-                batch = self.subscription.next_batch(self.config.batch_events, BATCH_WAIT) => batch?,
-            };
-            if !batch.is_empty() {
-                self.handle(batch).await?;
             }
         }
-        self.finish_store().await
+    }
+
+    async fn next_step(&mut self) -> Step {
+        let next = self.subscription.next_batch(self.config.batch_events, BATCH_WAIT);
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Step::Stop,
+                Some(request) = self.requests.recv() => return Step::Request(request),
+                stored = Self::stored(&mut self.storing) => match stored {
+                    Ok(()) => self.storing = None,
+                    Err(error) => return Step::StoreFailed(error),
+                },
+                batch = &mut next => return Step::Batch(batch),
+            }
+        }
     }
 
     async fn handle(&mut self, batch: Batch) -> Result<(), Stop> {
@@ -151,7 +169,7 @@ impl Runner {
         // The next checkpoint must not become durable before what the last one stands for.
         self.finish_store().await?;
         let changes: Arc<[Change]> = std::mem::take(&mut self.changes).into();
-        self.store(changes, batch.checkpoint()).await
+        self.store(changes, batch.checkpoint(), 0).await
     }
 
     /// Hands in what follows from one event.
@@ -216,7 +234,7 @@ impl Runner {
     }
 
     /// Keeps timers and effects for the batch's write; gives commands back.
-    fn note(&mut self, recorded: &RecordedEvent, action: Action) -> Option<PolicyCommand> {
+    fn note(&mut self, recorded: &Arc<RecordedEvent>, action: Action) -> Option<PolicyCommand> {
         let change = match action {
             Action::Command(command) => return Some(command),
             Action::Timer { kind, due_at } => Change::add(Table::Timers, recorded, kind.as_str(), due_at),
@@ -257,7 +275,7 @@ impl Runner {
         Ok(true)
     }
 
-    fn again_later(&self, recorded: &RecordedEvent) -> Change {
+    fn again_later(&self, recorded: &Arc<RecordedEvent>) -> Change {
         let due_at = self.config.effect_backoff.next(1, self.clock.now());
         Change::add(Table::Timers, recorded, TimerKind::PolicyAgain.as_str(), due_at)
     }
@@ -304,7 +322,12 @@ impl Runner {
     }
 
     /// Hands in the write of a batch. Once it is durable, its effects go to the worker and its position is shown.
-    async fn store(&mut self, changes: Arc<[Change]>, checkpoint: Checkpoint) -> Result<(), Stop> {
+    async fn store(
+        &mut self,
+        changes: Arc<[Change]>,
+        checkpoint: Checkpoint,
+        tries: u32,
+    ) -> Result<(), Stop> {
         let subscriber = Arc::clone(self.subscription.subscriber());
         let effects = changes
             .iter()
@@ -348,6 +371,7 @@ impl Runner {
         self.storing = Some(Storing {
             changes,
             checkpoint,
+            tries,
             answer,
         });
         Ok(())
@@ -360,13 +384,9 @@ impl Runner {
         }
     }
 
-    /// Takes note of a finished write; hands it in again if it failed.
-    async fn after_store(&mut self, stored: Result<(), SqliteError>) -> Result<(), Stop> {
+    /// Hands in a write again that failed.
+    async fn store_again(&mut self, error: SqliteError) -> Result<(), Stop> {
         let Some(storing) = self.storing.take() else {
-            return Ok(());
-        };
-        let Err(error) = stored else {
-            self.store_tries = 0;
             return Ok(());
         };
         if matches!(
@@ -375,16 +395,18 @@ impl Runner {
         ) {
             return Err(error.into());
         }
-        self.store_tries += 1;
         tracing::warn!(%error, "timers, effects and checkpoint were not stored; trying again");
-        tokio::time::sleep(self.config.command_backoff.after(self.store_tries)).await;
-        self.store(storing.changes, storing.checkpoint).await
+        let tries = storing.tries + 1;
+        tokio::time::sleep(self.config.command_backoff.after(tries)).await;
+        self.store(storing.changes, storing.checkpoint, tries).await
     }
 
     async fn finish_store(&mut self) -> Result<(), Stop> {
         while self.storing.is_some() {
-            let stored = Self::stored(&mut self.storing).await;
-            self.after_store(stored).await?;
+            match Self::stored(&mut self.storing).await {
+                Ok(()) => self.storing = None,
+                Err(error) => self.store_again(error).await?,
+            }
         }
         Ok(())
     }

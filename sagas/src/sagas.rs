@@ -158,7 +158,6 @@ impl Sagas {
             in_flight: crate::runner::InFlight::default(),
             changes: Vec::new(),
             storing: None,
-            store_tries: 0,
         };
         let tracker = TaskTracker::new();
         let ended = Ended {

@@ -129,7 +129,7 @@ impl Table {
 }
 
 /// One row, leased.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WorkItem {
     pub(crate) table: Table,
     /// The event that asked for it.
@@ -138,15 +138,16 @@ pub(crate) struct WorkItem {
     pub(crate) kind: String,
     /// Counting this one.
     pub(crate) attempts: u32,
+    /// The event itself, if it is at hand.
+    pub(crate) recorded: Option<Arc<RecordedEvent>>,
 }
 
 /// What a batch of events asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Change {
     Add {
         table: Table,
-        event: EventId,
-        position: Position,
+        recorded: Arc<RecordedEvent>,
         kind: &'static str,
         due_at: Timestamp,
     },
@@ -155,11 +156,15 @@ pub(crate) enum Change {
 }
 
 impl Change {
-    pub(crate) fn add(table: Table, recorded: &RecordedEvent, kind: &'static str, due_at: Timestamp) -> Self {
+    pub(crate) fn add(
+        table: Table,
+        recorded: &Arc<RecordedEvent>,
+        kind: &'static str,
+        due_at: Timestamp,
+    ) -> Self {
         Self::Add {
             table,
-            event: recorded.id(),
-            position: recorded.position,
+            recorded: Arc::clone(recorded),
             kind,
             due_at,
         }
@@ -339,29 +344,28 @@ pub(crate) fn apply(
         match change {
             Change::Add {
                 table,
-                event,
-                position,
+                recorded,
                 kind,
                 due_at,
             } => {
                 let lease = leased_until.filter(|_| *table == Table::Effects);
                 let added = conn.prepare_cached(table.sql().insert)?.execute((
-                    event.stream.aggregate_type.as_str(),
-                    event.stream.aggregate_id.as_str(),
-                    event.version.0.cast_signed(),
+                    recorded.stream.aggregate_type.as_str(),
+                    recorded.stream.aggregate_id.as_str(),
+                    recorded.version.0.cast_signed(),
                     *kind,
-                    position.0.cast_signed(),
+                    recorded.position.0.cast_signed(),
                     lease.unwrap_or(*due_at).as_microsecond(),
                     lease.is_some(),
                 ))?;
                 if lease.is_some() && added == 1 {
-                    let (event, kind) = (event.clone(), (*kind).to_owned());
                     leased.push(WorkItem {
                         table: *table,
-                        event,
-                        position: *position,
-                        kind,
+                        event: recorded.id(),
+                        position: recorded.position,
+                        kind: (*kind).to_owned(),
                         attempts: 1,
+                        recorded: Some(Arc::clone(recorded)),
                     });
                 }
             }
@@ -479,5 +483,6 @@ fn item_from(table: Table, row: &Row<'_>) -> Result<WorkItem, rusqlite::Error> {
         kind: row.get(3)?,
         position: Position(row.get::<_, i64>(4)?.cast_unsigned()),
         attempts: row.get::<_, u32>(5)? + 1,
+        recorded: None,
     })
 }

@@ -1,6 +1,7 @@
 //! Works off timers and effects, and hears the provider's reports. Wakes as soon as a row is added, else when the next
 //! one falls due.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use event_bus::{DeadLetters, NewDeadLetter};
@@ -60,7 +61,8 @@ pub(crate) struct Worker {
 /// What a task of the worker was.
 enum Finished {
     Row,
-    Reports,
+    /// Whether all of them were recorded.
+    Reports(bool),
 }
 
 impl Worker {
@@ -75,6 +77,8 @@ impl Worker {
         let (mut look, mut more, mut reporting) = (true, false, false);
         let mut next_at: Option<Timestamp> = None;
         let mut sweep_at = self.clock.now();
+        // Reports that could not be recorded come again, but not at once.
+        let mut reports_from = Timestamp::MIN;
         while !cancel.is_cancelled() {
             let now = self.clock.now();
             if now >= sweep_at {
@@ -86,10 +90,11 @@ impl Worker {
             } else {
                 self.next_report_at().await
             };
+            let report_at = report_at.map(|at| at.max(reports_from));
             if report_at.is_some_and(|at| at <= now) {
                 let worker = self.clone();
                 reporting = true;
-                tasks.spawn(async move { worker.reports().await.map(|()| Finished::Reports) });
+                tasks.spawn(async move { worker.reports().await.map(Finished::Reports) });
                 continue;
             }
             if (look || next_at.is_some_and(|at| at <= now)) && tasks.len() < most {
@@ -120,7 +125,12 @@ impl Worker {
                 Some(finished) = tasks.join_next() => {
                     match finished {
                         Ok(Ok(Finished::Row)) => look |= more,
-                        Ok(Ok(Finished::Reports)) => reporting = false,
+                        Ok(Ok(Finished::Reports(all))) => {
+                            reporting = false;
+                            if !all {
+                                reports_from = self.config.effect_backoff.next(1, self.clock.now());
+                            }
+                        }
                         Ok(Err(stopped)) => {
                             tasks.abort_all();
                             return Err(stopped);
@@ -180,7 +190,11 @@ impl Worker {
 
     /// Works on one leased row and says in the table what came of it.
     async fn row(&self, item: WorkItem) -> Result<(), Stopped> {
-        let recorded = match read_event(&self.log, &item.event).await {
+        let found = match &item.recorded {
+            Some(recorded) => Ok(Arc::clone(recorded)),
+            None => read_event(&self.log, &item.event).await,
+        };
+        let recorded = match found {
             Ok(recorded) => recorded,
             Err(ReadEventError::Read(error)) => {
                 tracing::warn!(%error, event = %item.event, "the event of a row cannot be read; trying again");

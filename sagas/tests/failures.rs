@@ -1,5 +1,7 @@
 //! Every step fails once, every event comes twice: the outcome is the same.
 
+#![allow(clippy::expect_used, reason = "a test may fail")]
+
 mod common;
 
 use aggregates::inventory::InventoryCommand;
@@ -30,15 +32,15 @@ async fn begin(shop: &mut Shop) -> Vec<OrderId> {
 
 /// What is done to orders that have come to rest.
 async fn go_on(shop: &mut Shop) {
-    shop.cancel(shop.cart_order("ada")).await;
+    shop.cancel(cart_order("ada")).await;
     shop.retry_payment(order_id("gil"), token::OK).await;
 }
 
-impl Shop {
-    fn cart_order(&self, name: &str) -> OrderId {
-        OrderId::for_checkout(event_schemas::CartId::for_owner(common::customer(name)), 1)
-    }
+fn cart_order(name: &str) -> OrderId {
+    OrderId::for_checkout(event_schemas::CartId::for_owner(common::customer(name)), 1)
+}
 
+impl Shop {
     /// Waits until all is done or the planted death has struck; says which.
     async fn settle_or_die(&self) -> bool {
         tokio::time::timeout(DEADLINE, self.sagas().idle())

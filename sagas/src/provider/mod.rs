@@ -123,6 +123,13 @@ pub enum Provider {
 }
 
 impl Provider {
+    /// The name that payment methods know it by.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Sandbox(_) => "sandbox",
+        }
+    }
+
     /// Carries out `request`, at most once per key; a repeat gets the first outcome.
     pub async fn call(&self, request: Request) -> Result<Outcome, ProviderError> {
         match (self, request.key.operation) {

@@ -1,6 +1,7 @@
 //! A shop without a front door: the real log, executors, sagas and sandbox in a temporary directory.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::expect_used, reason = "a test may fail")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -418,7 +419,9 @@ impl Shop {
                 .or_default()
                 .push(recorded.event.name());
         }
-        streams.values_mut().for_each(|names| names.sort_unstable());
+        for names in streams.values_mut() {
+            names.sort_unstable();
+        }
         let (mut charged, mut refunded) = (0, 0);
         for order in orders {
             charged += self.charged(*order).await;
