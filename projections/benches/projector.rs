@@ -2,6 +2,8 @@
 //!
 //! The log looks like the retailer's year: orders of 25 lines over 4,000 SKUs, 64 of them under way at a time.
 
+#![allow(clippy::expect_used, reason = "the inputs are constants")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -9,8 +11,8 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use event_schemas::{
-    ActorKind, AggregateType, Clock, CommandId, Event, InventoryEvent, Metadata, OrderEvent, PaymentEvent, PaymentId,
-    ProviderRef, Reference, StreamId, Version,
+    ActorKind, AggregateType, Clock, CommandId, Event, InventoryEvent, Metadata, OrderEvent, PaymentEvent,
+    PaymentId, ProviderRef, Reference, StreamId, Version,
 };
 use event_store::{Append, Chain, Log, LogOptions};
 use projections::{Projector, Views};
@@ -24,10 +26,18 @@ const UNDER_WAY: u64 = 64;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let orders: u64 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(5_000);
+    let orders: u64 = std::env::args()
+        .find_map(|argument| argument.parse().ok())
+        .unwrap_or(5_000);
     let dir = tempfile::tempdir()?;
     let open = |name: &str| {
-        SqliteFile::open(dir.path().join(name), Options { synchronous: Synchronous::Normal, readers: 2 })
+        SqliteFile::open(
+            dir.path().join(name),
+            Options {
+                synchronous: Synchronous::Normal,
+                readers: 2,
+            },
+        )
     };
     let log = Log::open(&open("log.db")?, LogOptions::default()).await?;
     fill(&log, orders).await;
@@ -38,32 +48,64 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let projector = Projector::start(&log, &views, Clock::System, CancellationToken::new()).await?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(3_600);
     assert!(views.reach(head, deadline).await, "{:?}", projector.state());
-    let (wall, cpu) = (started.elapsed().as_secs_f64(), (cpu_time()? - cpu).as_secs_f64());
+    let (wall, cpu) = (
+        started.elapsed().as_secs_f64(),
+        cpu_time()?.saturating_sub(cpu).as_secs_f64(),
+    );
     projector.stop().await;
     let events = head.0 as f64;
     let bytes = std::fs::metadata(dir.path().join("views.db"))?.len() >> 20;
-    println!("{head} events into 7 views: {wall:.1} s, {:.0} events/s, {cpu:.1} s of CPU", events / wall);
-    println!("1.5 M events would take {:.0} s of CPU; views.db {bytes} MiB", cpu / events * 1.5e6);
+    println!(
+        "{head} events into 7 views: {wall:.1} s, {:.0} events/s, {cpu:.1} s of CPU",
+        events / wall
+    );
+    println!(
+        "1.5 M events would take {:.0} s of CPU; views.db {bytes} MiB",
+        cpu / events * 1.5e6
+    );
     println!("{}", memory()?);
 
     let (cpu, started) = (cpu_time()?, Instant::now());
     let mut after = event_schemas::Position(0);
     while after < head {
-        after = log.read(after, 2_000).await?.last().map_or(head, event_store::LogEntry::position);
+        after = log
+            .read(after, 2_000)
+            .await?
+            .last()
+            .map_or(head, event_store::LogEntry::position);
     }
-    let (wall, cpu) = (started.elapsed().as_secs_f64(), (cpu_time()? - cpu).as_secs_f64());
-    println!("reading the log alone: {wall:.1} s, {:.0} events/s, {cpu:.1} s of CPU", events / wall);
+    let (wall, cpu) = (
+        started.elapsed().as_secs_f64(),
+        cpu_time()?.saturating_sub(cpu).as_secs_f64(),
+    );
+    println!(
+        "reading the log alone: {wall:.1} s, {:.0} events/s, {cpu:.1} s of CPU",
+        events / wall
+    );
     Ok(())
 }
 
 async fn fill(log: &Log, orders: u64) {
     let mut dice = Dice(1);
-    let mut sender = Sender { log, commands: 0, versions: std::collections::HashMap::new(), pending: Vec::new() };
+    let mut sender = Sender {
+        log,
+        commands: 0,
+        versions: std::collections::HashMap::new(),
+        pending: Vec::new(),
+    };
     for number in 0..SKUS {
         let stream = StreamId::new(AggregateType::Inventory, &sku(number));
-        let received =
-            InventoryEvent::StockReceived { quantity: 1_000_000, reference: Reference::new("all").expect("short") };
-        let events = vec![InventoryEvent::SkuAssigned { product_id: product_id(number) }.into(), received.into()];
+        let received = InventoryEvent::StockReceived {
+            quantity: 1_000_000,
+            reference: Reference::new("all").expect("short"),
+        };
+        let events = vec![
+            InventoryEvent::SkuAssigned {
+                product_id: product_id(number),
+            }
+            .into(),
+            received.into(),
+        ];
         sender.send(stream, events).await;
     }
     for first in (0..orders).step_by(usize::try_from(UNDER_WAY).expect("small")) {
@@ -73,16 +115,34 @@ async fn fill(log: &Log, orders: u64) {
             .map(|_| (0..LINES).map(|_| (sku(dice.roll(SKUS)), 2, 125)).collect())
             .collect();
         for (number, lines) in window.clone().zip(&lines) {
-            let agreed = placed(order_id(number), customer_id(number % 4_000), lines, time(number * 1_500));
-            sender.send(order_stream(number), vec![OrderEvent::OrderPlaced(Box::new(agreed)).into()]).await;
+            let agreed = placed(
+                order_id(number),
+                customer_id(number % 4_000),
+                lines,
+                time(number * 1_500),
+            );
+            sender
+                .send(
+                    order_stream(number),
+                    vec![OrderEvent::OrderPlaced(Box::new(agreed)).into()],
+                )
+                .await;
         }
         for line in 0..usize::try_from(LINES).expect("small") {
             for (number, lines) in window.clone().zip(&lines) {
                 let sku = lines[line].0.clone();
                 let stock = StreamId::new(AggregateType::Inventory, &sku);
-                let reserved = InventoryEvent::StockReserved { order_id: order_id(number), quantity: 2 };
+                let reserved = InventoryEvent::StockReserved {
+                    order_id: order_id(number),
+                    quantity: 2,
+                };
                 sender.send(stock, vec![reserved.into()]).await;
-                sender.send(order_stream(number), vec![OrderEvent::LineReserved { sku }.into()]).await;
+                sender
+                    .send(
+                        order_stream(number),
+                        vec![OrderEvent::LineReserved { sku }.into()],
+                    )
+                    .await;
             }
         }
         for number in window {
@@ -115,8 +175,15 @@ impl Sender<'_> {
         let version = self.versions.entry(stream.clone()).or_default();
         let expected = Version(*version);
         *version += events.len() as u64;
-        let append = Append { stream, expected, events, metadata, fingerprint: None };
-        self.pending.push(Box::pin(self.log.journal().append(&Chain::new(), append)));
+        let append = Append {
+            stream,
+            expected,
+            events,
+            metadata,
+            fingerprint: None,
+        };
+        self.pending
+            .push(Box::pin(self.log.journal().append(&Chain::new(), append)));
         if self.pending.len() == 5_000 {
             self.settle().await;
         }
@@ -125,7 +192,10 @@ impl Sender<'_> {
     async fn settle(&mut self) {
         for appended in self.pending.drain(..) {
             let outcome = appended.await;
-            assert!(matches!(outcome, event_store::AppendOutcome::Appended(_)), "{outcome:?}");
+            assert!(
+                matches!(outcome, event_store::AppendOutcome::Appended(_)),
+                "{outcome:?}"
+            );
         }
     }
 
@@ -133,35 +203,91 @@ impl Sender<'_> {
         let (order_id, attempt) = (order_id(number), 1);
         let payment_id = PaymentId::for_order(order_id);
         let amount = support::money(i64::try_from(LINES).expect("small") * 250);
-        let required = OrderEvent::PaymentRequired { payment_id, amount, method: method() };
-        self.send(order_stream(number), vec![OrderEvent::OrderReserved {}.into(), required.into()]).await;
+        let required = OrderEvent::PaymentRequired {
+            payment_id,
+            amount,
+            method: method(),
+        };
+        self.send(
+            order_stream(number),
+            vec![OrderEvent::OrderReserved {}.into(), required.into()],
+        )
+        .await;
         let payment = StreamId::new(AggregateType::Payment, payment_id);
         let provider_ref = ProviderRef::new("sandbox_1").expect("short");
         let created = provider_ref.clone();
         let authorized = provider_ref.clone();
         for event in [
-            PaymentEvent::PaymentRequested { order_id, attempt, amount, method: method() },
+            PaymentEvent::PaymentRequested {
+                order_id,
+                attempt,
+                amount,
+                method: method(),
+            },
             PaymentEvent::SessionRequested { order_id, attempt },
-            PaymentEvent::PaymentSessionCreated { order_id, attempt, provider_ref: created, checkout_ref: None },
-            PaymentEvent::PaymentAuthorized { order_id, attempt, provider_ref: authorized, amount },
-            PaymentEvent::CaptureRequested { order_id, attempt, amount },
-            PaymentEvent::PaymentCaptured { order_id, attempt, provider_ref, amount },
+            PaymentEvent::PaymentSessionCreated {
+                order_id,
+                attempt,
+                provider_ref: created,
+                checkout_ref: None,
+            },
+            PaymentEvent::PaymentAuthorized {
+                order_id,
+                attempt,
+                provider_ref: authorized,
+                amount,
+            },
+            PaymentEvent::CaptureRequested {
+                order_id,
+                attempt,
+                amount,
+            },
+            PaymentEvent::PaymentCaptured {
+                order_id,
+                attempt,
+                provider_ref,
+                amount,
+            },
         ] {
             self.send(payment.clone(), vec![event.into()]).await;
         }
-        self.send(order_stream(number), vec![OrderEvent::OrderPaid { payment_id, attempt, amount }.into()]).await;
+        self.send(
+            order_stream(number),
+            vec![
+                OrderEvent::OrderPaid {
+                    payment_id,
+                    attempt,
+                    amount,
+                }
+                .into(),
+            ],
+        )
+        .await;
     }
 }
 
 /// User and system time of this process so far (proc(5): fields 14 and 15 of `stat`, in hundredths of a second).
 fn cpu_time() -> Result<Duration, Box<dyn Error>> {
     let stat = std::fs::read_to_string("/proc/self/stat")?;
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
     Ok(Duration::from_millis((ticks(11) + ticks(12)) * 10))
 }
 
 fn memory() -> Result<String, Box<dyn Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    Ok(status.lines().filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS")).collect())
+    Ok(status
+        .lines()
+        .filter(|line| line.starts_with("VmHWM") || line.starts_with("VmRSS"))
+        .collect())
 }

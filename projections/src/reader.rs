@@ -134,7 +134,7 @@ impl<V: View> ViewReader<V> {
         let mut progress = self.reached.subscribe();
         loop {
             // Asked before the document is read: what the view had passed by then is in it.
-            let passed = *progress.borrow_and_update() >= point.position;
+            let passed = *progress.borrow() >= point.position;
             let served = self.get(id).await?;
             if passed || served.as_ref().is_some_and(|served| served.reached(point)) {
                 return Ok(served);
@@ -142,7 +142,7 @@ impl<V: View> ViewReader<V> {
             let moved = async {
                 tokio::select! {
                     () = watch.changed() => {}
-                    _ = progress.changed() => {}
+                    _ = progress.wait_for(|reached| *reached >= point.position) => {}
                 }
             };
             timeout_at(deadline, moved)

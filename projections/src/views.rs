@@ -206,7 +206,11 @@ impl Views {
 
     /// Folds the log in memory and compares with what the view `name` has stored, while commands may keep coming.
     pub async fn verify(&self, log: &Log, name: &str) -> Result<Verification, VerifyError> {
-        let letters = DeadLetters::open(&self.inner.file, &subscriber(name))
+        let progress = self.progress().into_iter().find(|progress| progress.view == name);
+        let generation = progress
+            .ok_or_else(|| VerifyError::UnknownView(name.to_owned()))?
+            .generation;
+        let letters = DeadLetters::open(&self.inner.file, &subscriber(name, generation))
             .await
             .map_err(ViewError::from)?;
         let (inner, letters) = (&self.inner, &letters);

@@ -1,5 +1,7 @@
 //! Every view is a pure fold: whatever the order between aggregates, the batches and the repeats, the same bytes.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeMap;

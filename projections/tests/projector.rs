@@ -1,5 +1,7 @@
 //! The projector on a real log: it follows, it waits, it stops, and it never stands in the log's way.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::future::Future;

@@ -1,5 +1,7 @@
 //! Lists, filters, cursors and reports.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod support;
 
 use std::collections::BTreeMap;

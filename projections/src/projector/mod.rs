@@ -9,7 +9,7 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_bus::{BusError, Checkpoint, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription};
+use event_bus::{BusError, Checkpoint, DeadLetter, DeadLetters, Retried, Subscription};
 use event_schemas::{Clock, Position, Version};
 use event_store::Log;
 use sqlite_file::SqliteError;
@@ -84,7 +84,7 @@ pub enum DeadLetterError {
     View(#[from] ViewError),
 }
 
-/// A running projector. Dropping it stops it without waiting.
+/// A running projector. It goes on until it is cancelled or stopped, also when this handle is dropped.
 #[derive(Debug)]
 pub struct Projector {
     views: Views,
@@ -138,7 +138,12 @@ impl Projector {
 
     /// How it is doing.
     pub fn state(&self) -> ProjectorState {
-        self.state.borrow().clone()
+        let state = self.state.borrow().clone();
+        // The worker says how it ended; one that is gone without a word has panicked.
+        if state.is_ready() && self.state.has_changed().is_err() {
+            return ProjectorState::Failed("the projector panicked".to_owned());
+        }
+        state
     }
 
     /// How far each view has come.
@@ -284,36 +289,16 @@ impl Worker {
     /// Folds the letters of `scope` in order, up to the first that fails again.
     async fn heal(&mut self, view: &str, scope: &str, letters: &DeadLetters) -> Result<Retried, SqliteError> {
         let mut handled = 0;
-        loop {
-            let Some(first) = letters.show(scope).await?.into_iter().next() else {
-                return Ok(Retried::Healed { handled });
-            };
+        while let Some(first) = letters.first(scope).await? {
             if let Err(reason) = redo(&self.log, &mut self.runner, view, &first).await {
-                let DeadLetter {
-                    scope,
-                    position,
-                    event_id,
-                    event_type,
-                    parked_at,
-                    ..
-                } = first;
-                let again = Some(reason.clone());
-                letters
-                    .park(NewDeadLetter {
-                        scope,
-                        position,
-                        event_id,
-                        event_type,
-                        reason: again,
-                        parked_at,
-                    })
-                    .await?;
+                letters.failed_again(&first, reason.clone()).await?;
                 return Ok(Retried::StillParked { handled, reason });
             }
-            // Takes the letter out. A crash before this folds it once more, which changes nothing.
-            letters.skip(scope).await?;
+            // A crash before this folds the event once more, which changes nothing.
+            letters.resolved(&first).await?;
             handled += 1;
         }
+        Ok(Retried::Healed { handled })
     }
 }
 

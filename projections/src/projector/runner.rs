@@ -59,7 +59,9 @@ impl Runner {
         let folds = folds(views);
         let mut letters = Vec::with_capacity(folds.len());
         for fold in &folds {
-            letters.push(DeadLetters::open(views.file(), &subscriber(fold.name())).await?);
+            letters.push(
+                DeadLetters::open(views.file(), &subscriber(fold.name(), fold.table().generation)).await?,
+            );
         }
         Ok(Self {
             views: views.clone(),
@@ -391,9 +393,9 @@ fn folds(views: &Views) -> Vec<Box<dyn Fold>> {
     ]
 }
 
-/// The subscriber that a view's dead letters are kept under.
-pub(crate) fn subscriber(view: &str) -> String {
-    format!("view {view}")
+/// The subscriber that a generation's dead letters are kept under: a new one begins with nothing parked.
+pub(crate) fn subscriber(view: &str, generation: u32) -> String {
+    format!("{view}.g{generation}")
 }
 
 /// A view parks whole aggregates.
