@@ -128,11 +128,12 @@ impl Runner {
                 Step::Stop => return self.finish_store().await,
                 Step::Request(request) => self.answer(request).await?,
                 Step::StoreFailed(error) => self.store_again(error).await?,
-                Step::Batch(batch) => {
-                    let batch = batch?;
-                    if !batch.is_empty() {
-                        self.handle(batch).await?;
-                    }
+                Step::Batch(Ok(batch)) if batch.is_empty() => {}
+                Step::Batch(Ok(batch)) => self.handle(batch).await?,
+                Step::Batch(Err(error)) => {
+                    // What came before it has been handled and need not come again.
+                    self.finish_store().await?;
+                    return Err(error.into());
                 }
             }
         }

@@ -6,13 +6,15 @@ mod common;
 
 use std::time::Duration;
 
-use aggregates::cart::CartStatus;
+use aggregates::cart::{CartCommand, CartStatus};
 use aggregates::order::OrderStatus;
 use aggregates::payment::{AttemptStatus, PaymentStatus};
-use common::Shop;
-use event_schemas::{PaymentId, Version};
+use common::{Shop, customer, sku};
+use event_schemas::{Actor, CartEvent, CartId, Event, PaymentEvent, PaymentId, Position};
+use event_store::CommandRequest;
 use sagas::SagasConfig;
 use sagas::fault::{AFTER_PROVIDER, BEFORE_PROVIDER, Faults};
+use sagas::policies;
 use sagas::provider::{SandboxFault, token};
 
 #[tokio::test]
@@ -250,7 +252,7 @@ async fn race_12_a_capture_reported_twice_is_recorded_once() {
     shop.settle().await;
     let events = shop.events().await;
     let captured = events.iter().find_map(|recorded| match &recorded.event {
-        event_schemas::Event::Payment(event_schemas::PaymentEvent::PaymentCaptured {
+        Event::Payment(PaymentEvent::PaymentCaptured {
             order_id,
             attempt,
             provider_ref,
@@ -366,26 +368,11 @@ async fn a_secret_that_has_expired_declines_the_payment() {
 
     let payment = shop.payment(order).await;
     let declined = shop.events().await.iter().any(|recorded| {
-        matches!(&recorded.event, event_schemas::Event::Payment(
-            event_schemas::PaymentEvent::PaymentDeclined { code, .. }) if code.as_str() == "secret-expired")
+        matches!(&recorded.event, Event::Payment(
+            PaymentEvent::PaymentDeclined { code, .. }) if code.as_str() == "secret-expired")
     });
     assert!(declined, "{payment:?}");
     assert_eq!(shop.sandbox.calls(), 0);
-    assert!(
-        shop.log
-            .read_stream(
-                &event_schemas::StreamId::new(
-                    event_schemas::AggregateType::Payment,
-                    PaymentId::for_order(order)
-                ),
-                Version(0),
-                None
-            )
-            .await
-            .expect("read")
-            .len()
-            >= 3
-    );
 }
 
 #[tokio::test]
@@ -412,4 +399,155 @@ async fn a_refund_that_fails_for_good_is_a_dead_letter_and_can_be_retried() {
     shop.settle().await;
     assert_eq!(shop.refunded(order).await, 500);
     shop.audit(&[order]).await;
+}
+
+#[tokio::test]
+async fn race_5_the_handler_and_the_policy_place_one_order() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 5).await;
+    shop.stop().await;
+    let order = shop.check_out("ada", &[("MUG", 1, 500)], token::OK).await;
+    // What the check-out's handler does, before the policy has seen the event.
+    let events = shop.events().await;
+    let placed = events.iter().find_map(|recorded| match &recorded.event {
+        Event::Cart(CartEvent::CartCheckedOut(checked_out)) => {
+            Some(policies::place_order_command(&recorded.id(), checked_out))
+        }
+        _ => None,
+    });
+    let (command_id, order_id, command) = placed.expect("checked out");
+    assert_eq!(order_id, order);
+    let request = CommandRequest::new(command_id, Actor::system("handler"), command);
+    let first = shop
+        .executors
+        .orders
+        .submit(order, request.clone())
+        .await
+        .expect("placed");
+    shop.start(Faults::default()).await;
+    shop.settle().await;
+
+    assert_eq!(shop.count("OrderPlaced").await, 1);
+    assert_eq!(shop.order(order).await.status(), OrderStatus::Paid);
+    // The client repeats, long after.
+    let again = shop
+        .executors
+        .orders
+        .submit(order, request)
+        .await
+        .expect("its first receipt");
+    assert_eq!(
+        (again.version, again.position, again.replayed),
+        (first.version, first.position, true)
+    );
+    shop.audit(&[order]).await;
+}
+
+#[tokio::test]
+async fn race_25_a_merge_that_was_cut_in_two_is_completed() {
+    let mut shop = Shop::open().await;
+    shop.stop().await;
+    let (guest, ada) = (CartId::for_owner(customer("guest")), customer("ada"));
+    for (owner, item) in [("guest", "MUG"), ("guest", "TEA"), ("ada", "MUG")] {
+        let command = CartCommand::AddItem {
+            owner: customer(owner),
+            sku: sku(item),
+            quantity: 2,
+        };
+        let request = shop.request(command);
+        shop.executors
+            .carts
+            .submit(CartId::for_owner(customer(owner)), request)
+            .await
+            .expect("added");
+    }
+    let request = shop.request(CartCommand::MergeInto { target_owner: ada });
+    shop.executors
+        .carts
+        .submit(guest, request)
+        .await
+        .expect("given away");
+    assert!(
+        shop.cart("guest").await.lines().is_empty(),
+        "the process dies here"
+    );
+    shop.restart().await;
+    shop.settle().await;
+
+    let lines: Vec<_> = shop
+        .cart("ada")
+        .await
+        .lines()
+        .iter()
+        .map(|line| line.quantity)
+        .collect();
+    assert_eq!(lines, [4, 2], "every line is in exactly one cart");
+    shop.redeliver().await;
+    let lines: Vec<_> = shop
+        .cart("ada")
+        .await
+        .lines()
+        .iter()
+        .map(|line| line.quantity)
+        .collect();
+    assert_eq!(lines, [4, 2]);
+    shop.no_dead_letters().await;
+}
+
+#[tokio::test]
+async fn small_bounds_change_nothing() {
+    let config = SagasConfig {
+        batch_events: 3,
+        commands_in_flight: 1,
+        work_in_flight: 1,
+        cached_folds: 1,
+        ..SagasConfig::default()
+    };
+    let mut shop = Shop::open_with(config, Faults::default()).await;
+    shop.stock("MUG", 100).await;
+    shop.stock("TEA", 4).await;
+    let mut orders = Vec::new();
+    for buyer in 0..8 {
+        let wanted: common::Wanted<'_> = &[("MUG", 2, 500), ("TEA", 1, 300)];
+        orders.push(shop.check_out(&format!("buyer-{buyer}"), wanted, token::OK).await);
+    }
+    shop.settle().await;
+    let mut statuses = Vec::new();
+    for order in &orders {
+        statuses.push(shop.order(*order).await.status());
+    }
+    assert_eq!(
+        statuses
+            .iter()
+            .filter(|status| **status == OrderStatus::Paid)
+            .count(),
+        4
+    );
+    assert_eq!(
+        statuses
+            .iter()
+            .filter(|status| **status == OrderStatus::Cancelled)
+            .count(),
+        4
+    );
+    assert_eq!(shop.item("MUG").await.reserved_total(), 8);
+    shop.audit(&orders).await;
+}
+
+#[tokio::test]
+async fn an_event_of_a_newer_binary_stops_the_sagas_and_says_upgrade() {
+    let mut shop = Shop::open().await;
+    shop.stop().await;
+    shop.stock("MUG", 5).await;
+    let newer = shop.file.write(|conn| {
+        let sql = "UPDATE events SET event_version = '99.0' WHERE position = 2";
+        Ok::<_, sqlite_file::SqliteError>(conn.execute(sql, [])?)
+    });
+    assert_eq!(newer.await.expect("written"), 1);
+    shop.restart().await;
+    let reason = shop.sagas().stopped().await.expect("a reason");
+    assert!(reason.contains("upgrade"), "{reason}");
+    let status = shop.sagas().status().await.expect("read");
+    assert_eq!((status.position, status.head), (Position(1), Position(2)));
+    assert_eq!(status.stopped, Some(reason));
 }

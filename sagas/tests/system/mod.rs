@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+pub mod calls;
 pub mod clients;
 pub mod database;
 pub mod provider;

@@ -5,17 +5,15 @@ use std::time::Duration;
 
 use aggregates::inventory::InventoryCommand;
 use aggregates::order::Order;
-use aggregates::payment::{Attempt, Intent, Payment, PaymentCommand};
-use event_schemas::{
-    AggregateId, CommandId, Event, PaymentEvent, PaymentId, RecordedEvent, StreamId, Timestamp,
-};
+use aggregates::payment::{Payment, PaymentCommand};
+use event_schemas::{AggregateId, CommandId, Event, RecordedEvent, StreamId, Timestamp};
 use sagas::policies::{
-    self, Action, Command, EffectKind, Folded, IfRefused, PolicyCommand, PolicyConfig, Refusal, Refused,
-    TimerKind,
+    self, Action, Command, Folded, IfRefused, PolicyCommand, PolicyConfig, Refusal, Refused, TimerKind,
 };
 
+use super::calls::Call;
 use super::database::{Change, Database, TimerKey, Write, stream_of};
-use super::provider::{Operation, Outcome, Provider};
+use super::provider::{Outcome, Provider};
 
 /// What the provider, or the way to it, does to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -470,110 +468,4 @@ impl World {
 /// The element that `choice` falls on; none of nothing.
 pub fn pick<T: Clone>(of: &[T], choice: usize) -> Option<T> {
     of.get(choice.checked_rem(of.len())?).cloned()
-}
-
-/// A call that an intent asks for.
-struct Call {
-    payment: PaymentId,
-    attempt: u32,
-    intent: Intent,
-    operation: Operation,
-}
-
-impl Call {
-    fn of(recorded: &RecordedEvent) -> Self {
-        let Event::Payment(event) = &recorded.event else {
-            panic!("{recorded:?} is no intent")
-        };
-        let (attempt, intent, operation) = match *event {
-            PaymentEvent::SessionRequested { attempt, .. } => {
-                (attempt, Intent::Session { attempt }, Operation::Session)
-            }
-            PaymentEvent::CaptureRequested { attempt, .. } => {
-                (attempt, Intent::Capture { attempt }, Operation::Capture)
-            }
-            PaymentEvent::VoidRequested { attempt, .. } => {
-                (attempt, Intent::Void { attempt }, Operation::Void)
-            }
-            PaymentEvent::RefundRequested {
-                attempt, refund_id, ..
-            } => (
-                attempt,
-                Intent::Refund { attempt, refund_id },
-                Operation::Refund(refund_id),
-            ),
-            _ => panic!("{recorded:?} is no intent"),
-        };
-        let payment = recorded.stream.aggregate_id.as_str().parse().unwrap();
-        Self {
-            payment,
-            attempt,
-            intent,
-            operation,
-        }
-    }
-
-    const fn kind(&self) -> EffectKind {
-        match self.operation {
-            Operation::Session => EffectKind::Session,
-            Operation::Capture => EffectKind::Capture,
-            Operation::Void => EffectKind::Void,
-            Operation::Refund(_) => EffectKind::Refund,
-        }
-    }
-
-    fn amount(&self, attempt: &Attempt) -> event_schemas::Money {
-        match self.operation {
-            Operation::Refund(refund_id) => attempt.refunds()[&refund_id].amount,
-            Operation::Session | Operation::Capture | Operation::Void => attempt.amount(),
-        }
-    }
-
-    fn fact(&self, recorded: &RecordedEvent, outcome: Outcome) -> PaymentCommand {
-        let Event::Payment(event) = &recorded.event else {
-            panic!("{recorded:?} is no intent")
-        };
-        let (order_id, attempt) = (event.order_id(), self.attempt);
-        match (outcome, self.operation) {
-            (Outcome::Refunded(provider_ref, amount), Operation::Refund(refund_id)) => {
-                PaymentCommand::RecordRefundSucceeded {
-                    order_id,
-                    attempt,
-                    refund_id,
-                    provider_ref,
-                    amount,
-                }
-            }
-            (Outcome::Declined(code), Operation::Refund(refund_id)) => PaymentCommand::RecordRefundFailed {
-                attempt,
-                refund_id,
-                code,
-            },
-            (Outcome::SessionOpen(provider_ref), _) => PaymentCommand::RecordSession {
-                order_id,
-                attempt,
-                provider_ref,
-                checkout_ref: None,
-            },
-            (Outcome::Authorized(provider_ref, amount), _) => PaymentCommand::RecordAuthorized {
-                order_id,
-                attempt,
-                provider_ref,
-                amount,
-            },
-            (Outcome::Captured(provider_ref, amount), _) => PaymentCommand::RecordCaptured {
-                order_id,
-                attempt,
-                provider_ref,
-                amount,
-            },
-            (Outcome::Voided(provider_ref), _) => PaymentCommand::RecordVoided {
-                order_id,
-                attempt,
-                provider_ref,
-            },
-            (Outcome::Declined(code), _) => PaymentCommand::RecordDeclined { attempt, code },
-            (outcome, operation) => panic!("{outcome:?} answers no {operation:?}"),
-        }
-    }
 }
