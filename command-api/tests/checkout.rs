@@ -277,6 +277,8 @@ async fn a_check_out_that_died_half_way_is_finished_by_its_repeat_or_by_the_poli
             let (id, order, command) = sagas::policies::place_order_command(&recorded.id(), event);
             let request = CommandRequest::new(id, Actor::system("cart-checked-out"), command);
             shop.executors.orders.submit(order, request).await.unwrap();
+            // And the sagas go on, as they do.
+            shop.reserve(order).await;
         }
         let shop = shop.restarted().await;
         let again = shop.here(&user).check_out("k").await.expect(201);
