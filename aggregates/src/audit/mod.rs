@@ -25,6 +25,7 @@
 //!
 //! Memory: a few dozen bytes a stream, and a record for each order and reservation that is not settled yet.
 
+mod attempts;
 mod carts;
 mod orders;
 mod sequences;

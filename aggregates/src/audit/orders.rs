@@ -1,12 +1,12 @@
 use std::collections::HashMap;
 
 use event_schemas::{
-    AggregateType, OrderEvent, OrderId, PaymentEvent, PaymentId, RecordedEvent, RefundId, StreamId, Timestamp,
+    AggregateType, OrderEvent, OrderId, PaymentEvent, PaymentId, RecordedEvent, StreamId, Timestamp,
 };
 
+use super::attempts::Attempt;
 use super::{
-    BALANCE, CAPTURED_ONCE, DEADLINE, Findings, NOTHING_KEPT, OpenIntent, PAID, REFUND_LIMIT, REFUNDED,
-    REFUNDED_ONCE,
+    BALANCE, CAPTURED_ONCE, DEADLINE, Findings, NOTHING_KEPT, OpenIntent, PAID, REFUNDED, REFUNDED_ONCE,
 };
 
 /// Every order that is not settled, with its payment. Of a settled one only the money is remembered that was kept for
@@ -61,21 +61,6 @@ enum Stage {
     Finished {
         at: Timestamp,
     },
-}
-
-#[derive(Debug)]
-struct Attempt {
-    number: u32,
-    authorized_since: Option<Timestamp>,
-    captured: i128,
-    captures: u32,
-    voided: bool,
-    /// Of refunds that did not fail.
-    spoken_for: i128,
-    intent: Option<OpenIntent>,
-    refunds: Vec<(RefundId, i128, OpenIntent)>,
-    /// Reported as failed; the provider may yet report otherwise.
-    failed: Vec<(RefundId, i128)>,
 }
 
 /// The order whose stream this is.
@@ -433,92 +418,5 @@ impl Order {
                 }
             }
         }
-    }
-}
-
-impl Attempt {
-    const fn new(number: u32) -> Self {
-        Self {
-            number,
-            authorized_since: None,
-            captured: 0,
-            captures: 0,
-            voided: false,
-            spoken_for: 0,
-            intent: None,
-            refunds: Vec::new(),
-            failed: Vec::new(),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.authorized_since.is_none()
-            && self.intent.is_none()
-            && self.refunds.is_empty()
-            && self.failed.is_empty()
-    }
-
-    fn awaits(&self, event_type: &str) -> bool {
-        self.intent
-            .as_ref()
-            .is_some_and(|intent| intent.event_type == event_type)
-    }
-
-    fn session_answered(&mut self) {
-        if self.awaits("SessionRequested") {
-            self.intent = None;
-        }
-    }
-
-    /// A void that is under way ends in a void or in a capture, whatever else is reported.
-    fn declined(&mut self) {
-        if !self.awaits("VoidRequested") {
-            self.answered();
-        }
-    }
-
-    fn answered(&mut self) {
-        self.intent = None;
-        self.authorized_since = None;
-    }
-
-    fn check_refunds(&self, stream: &StreamId, found: &mut Findings) {
-        if self.spoken_for > self.captured {
-            found.add(REFUND_LIMIT, stream, || {
-                let Self {
-                    number,
-                    spoken_for,
-                    captured,
-                    ..
-                } = self;
-                format!("attempt {number}: {spoken_for} to refund, {captured} captured")
-            });
-        }
-    }
-
-    /// The refund's amount, if it was open or had failed.
-    fn succeed(&mut self, refund_id: RefundId) -> Option<i128> {
-        if let Some(amount) = self.close(refund_id) {
-            return Some(amount);
-        }
-        let index = self.failed.iter().position(|(failed, _)| *failed == refund_id)?;
-        let (_, amount) = self.failed.swap_remove(index);
-        self.spoken_for += amount;
-        Some(amount)
-    }
-
-    /// False if the refund was not open.
-    fn fail(&mut self, refund_id: RefundId) -> bool {
-        let Some(amount) = self.close(refund_id) else {
-            return false;
-        };
-        self.spoken_for -= amount;
-        self.failed.push((refund_id, amount));
-        true
-    }
-
-    fn close(&mut self, refund_id: RefundId) -> Option<i128> {
-        let index = self.refunds.iter().position(|(open, _, _)| *open == refund_id)?;
-        Some(self.refunds.swap_remove(index).1)
     }
 }
