@@ -1,0 +1,281 @@
+//! The sandbox's rows: what was done under which key, what was taken and given back, what is still to be reported.
+
+use std::time::Duration;
+
+use event_schemas::{Code, Currency, Money, OrderId, PaymentId, ProviderRef, Timestamp, derive_uuid};
+use sqlite_file::rusqlite::{OptionalExtension as _, Row};
+use sqlite_file::{Connection, SqliteError};
+
+use crate::provider::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
+
+pub(super) const STEPS: &[&str] = &["CREATE TABLE operations (
+     key TEXT NOT NULL PRIMARY KEY,
+     payment_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     operation TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     currency TEXT NOT NULL,
+     token TEXT NOT NULL,
+     outcome TEXT NOT NULL,
+     code TEXT,
+     provider_ref TEXT NOT NULL,
+     ready_at INTEGER NOT NULL
+ ) STRICT, WITHOUT ROWID;
+ CREATE TABLE charges (
+     payment_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     provider_ref TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     currency TEXT NOT NULL,
+     PRIMARY KEY (payment_id, attempt)
+ ) STRICT, WITHOUT ROWID;
+ CREATE TABLE refunds (
+     payment_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     provider_ref TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     PRIMARY KEY (payment_id, attempt, provider_ref)
+ ) STRICT, WITHOUT ROWID;
+ CREATE TABLE reports (
+     id INTEGER PRIMARY KEY,
+     due_at INTEGER NOT NULL,
+     payment_id TEXT NOT NULL,
+     order_id TEXT NOT NULL,
+     attempt INTEGER NOT NULL,
+     provider_ref TEXT NOT NULL,
+     amount INTEGER NOT NULL,
+     currency TEXT NOT NULL
+ ) STRICT;
+ CREATE INDEX reports_by_due ON reports (due_at)"];
+
+/// What a first call comes to.
+pub(super) struct Decision {
+    pub(super) outcome: &'static str,
+    pub(super) code: Option<Code>,
+    pub(super) token: Option<String>,
+    /// Microseconds; 0 for at once.
+    pub(super) ready_at: i64,
+    pub(super) lost_answer: bool,
+}
+
+impl Decision {
+    pub(super) const fn now(outcome: &'static str) -> Self {
+        Self {
+            outcome,
+            code: None,
+            token: None,
+            ready_at: 0,
+            lost_answer: false,
+        }
+    }
+}
+
+pub(super) const AUTHORIZED: Decision = Decision::now("authorized");
+
+pub(super) fn declined(code: &str) -> Decision {
+    Decision {
+        code: Code::new(code).ok(),
+        ..Decision::now("declined")
+    }
+}
+
+/// A row of `operations`.
+pub(super) struct Stored {
+    pub(super) outcome: String,
+    pub(super) code: Option<String>,
+    pub(super) provider_ref: String,
+    pub(super) amount: i64,
+    pub(super) currency: String,
+    pub(super) token: String,
+    pub(super) ready_at: i64,
+}
+
+impl Stored {
+    pub(super) fn outcome(&self, now: Timestamp) -> Result<Outcome, ProviderError> {
+        let wait = self.ready_at.saturating_sub(now.as_microsecond());
+        if wait > 0 {
+            return Ok(Outcome::InProgress {
+                ask_again_after: Duration::from_micros(wait.unsigned_abs()),
+            });
+        }
+        let provider_ref = provider_ref(&self.provider_ref)?;
+        let amount = money(self.amount, &self.currency)?;
+        Ok(match self.outcome.as_str() {
+            "authorized" => Outcome::Authorized { provider_ref, amount },
+            "captured" => Outcome::Captured { provider_ref, amount },
+            "voided" => Outcome::Voided { provider_ref },
+            "refunded" => Outcome::Refunded { provider_ref, amount },
+            _ => {
+                let code = self.code.as_deref().unwrap_or("declined");
+                Outcome::Declined {
+                    code: Code::new(code).map_err(|_| DAMAGED)?,
+                }
+            }
+        })
+    }
+}
+
+pub(super) const DAMAGED: ProviderError =
+    ProviderError::Misused("sandbox.db holds a value that the sandbox never wrote");
+
+/// The provider's name for what a key stands for. A void that came too late names the capture.
+pub(super) fn reference(key: &IdempotencyKey) -> String {
+    format!(
+        "sbx_{}",
+        derive_uuid("omisys/sandbox", &[key.to_string().as_bytes()]).simple()
+    )
+}
+
+pub(super) fn provider_ref(text: &str) -> Result<ProviderRef, ProviderError> {
+    ProviderRef::new(text).map_err(|_| DAMAGED)
+}
+
+pub(super) fn money(amount: i64, currency: &str) -> Result<Money, ProviderError> {
+    Money::new(amount, Currency::from_code(currency).ok_or(DAMAGED)?).map_err(|_| DAMAGED)
+}
+
+pub(super) fn after(now: Timestamp, wait: Duration) -> i64 {
+    now.as_microsecond()
+        .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
+}
+
+pub(super) fn stored(conn: &Connection, key: &IdempotencyKey) -> Result<Option<Stored>, ProviderError> {
+    let mut select = conn.prepare_cached(
+        "SELECT outcome, code, provider_ref, amount, currency, token, ready_at FROM operations WHERE key = ?1",
+    )?;
+    let row = select.query_row([key.to_string()], |row| {
+        Ok(Stored {
+            outcome: row.get(0)?,
+            code: row.get(1)?,
+            provider_ref: row.get(2)?,
+            amount: row.get(3)?,
+            currency: row.get(4)?,
+            token: row.get(5)?,
+            ready_at: row.get(6)?,
+        })
+    });
+    Ok(row.optional()?)
+}
+
+pub(super) fn authorized_session(conn: &Connection, key: IdempotencyKey) -> Result<Stored, ProviderError> {
+    stored(
+        conn,
+        &IdempotencyKey {
+            operation: Operation::Session,
+            ..key
+        },
+    )?
+    .filter(|session| session.outcome == "authorized")
+    .ok_or(ProviderError::Misused("the attempt has not been authorized"))
+}
+
+pub(super) fn insert(
+    conn: &Connection,
+    operation: &str,
+    request: &Request,
+    decision: &Decision,
+) -> Result<Stored, ProviderError> {
+    let late_void = operation == "void" && decision.outcome == "captured";
+    let named = if late_void {
+        IdempotencyKey {
+            operation: Operation::Capture,
+            ..request.key
+        }
+    } else {
+        request.key
+    };
+    let stored = Stored {
+        outcome: decision.outcome.to_owned(),
+        code: decision.code.as_ref().map(|code| code.as_str().to_owned()),
+        provider_ref: reference(&named),
+        amount: request.amount.amount(),
+        currency: request.amount.currency().code().to_owned(),
+        token: decision.token.clone().unwrap_or_default(),
+        ready_at: decision.ready_at,
+    };
+    conn.prepare_cached(
+        "INSERT INTO operations
+             (key, payment_id, attempt, operation, amount, currency, token, outcome, code, provider_ref, ready_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute((
+        request.key.to_string(),
+        request.key.payment.to_string(),
+        request.key.attempt,
+        operation,
+        stored.amount,
+        &stored.currency,
+        &stored.token,
+        &stored.outcome,
+        &stored.code,
+        &stored.provider_ref,
+        stored.ready_at,
+    ))?;
+    Ok(stored)
+}
+
+pub(super) fn charge(
+    conn: &Connection,
+    key: &IdempotencyKey,
+    amount: Money,
+    provider_ref: &str,
+) -> Result<(), ProviderError> {
+    conn.prepare_cached(
+        "INSERT INTO charges (payment_id, attempt, provider_ref, amount, currency) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?
+    .execute((key.payment.to_string(), key.attempt, provider_ref, amount.amount(), amount.currency().code()))?;
+    Ok(())
+}
+
+pub(super) fn report(
+    conn: &Connection,
+    due_at: i64,
+    request: &Request,
+    provider_ref: &str,
+) -> Result<(), ProviderError> {
+    conn.prepare_cached(
+        "INSERT INTO reports (due_at, payment_id, order_id, attempt, provider_ref, amount, currency)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute((
+        due_at,
+        request.key.payment.to_string(),
+        request.order.to_string(),
+        request.key.attempt,
+        provider_ref,
+        request.amount.amount(),
+        request.amount.currency().code(),
+    ))?;
+    Ok(())
+}
+
+pub(super) fn report_from(row: &Row<'_>) -> Result<Report, ProviderError> {
+    let payment: String = row.get(1)?;
+    let order: String = row.get(2)?;
+    let reference: String = row.get(4)?;
+    let currency: String = row.get(6)?;
+    Ok(Report {
+        id: row.get(0)?,
+        payment: payment.parse::<PaymentId>().map_err(|_| DAMAGED)?,
+        order: order.parse::<OrderId>().map_err(|_| DAMAGED)?,
+        attempt: row.get(3)?,
+        outcome: Outcome::Captured {
+            provider_ref: provider_ref(&reference)?,
+            amount: money(row.get(5)?, &currency)?,
+        },
+    })
+}
+
+/// The sandbox's own store failed: from outside, a call whose outcome is unknown.
+impl From<SqliteError> for ProviderError {
+    fn from(error: SqliteError) -> Self {
+        tracing::warn!(%error, "the sandbox's store failed");
+        Self::Unknown
+    }
+}
+
+impl From<sqlite_file::rusqlite::Error> for ProviderError {
+    fn from(error: sqlite_file::rusqlite::Error) -> Self {
+        SqliteError::from(error).into()
+    }
+}
