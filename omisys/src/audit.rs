@@ -55,6 +55,8 @@ pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<()
 
 /// Walks the log from its first event to its head.
 pub async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
+    // As of before the head was read: what a long walk leaves unread has not been owed all the while.
+    let now = Clock::System.now();
     let head = log.head().await.context("the log could not be read", READ_REMEDY)?;
     let mut progress = Progress::new("events", head.0);
     let (mut audit, mut findings, mut position) = (Audit::new(), Findings::default(), Position(0));
@@ -78,7 +80,7 @@ pub async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
             }
         }
     }
-    findings.breaches.extend(audit.finish(Clock::System.now(), grace).into_iter().map(breach));
+    findings.breaches.extend(audit.finish(now, grace).into_iter().map(breach));
     if audit.uncounted() > 0 {
         findings.breaches.push(json!({
             "invariant": "more", "stream": "", "detail": format!("{} further breaches are not listed", audit.uncounted()),
