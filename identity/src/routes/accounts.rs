@@ -36,7 +36,8 @@ pub(super) struct AccountQuery {
         (status = 400, description = "Malformed", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No or a bad token", body = Problem, content_type = "application/problem+json"),
         (status = 403, description = "Without `account.read`", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("account.read"))),
 )]
 pub(super) async fn list(
     State(identity): State<Identity>,
@@ -79,7 +80,8 @@ pub(super) struct RoleRequest {
         (status = 404, description = "No such account", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`last-admin`", body = Problem, content_type = "application/problem+json"),
         (status = 422, description = "`guest-role`", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("account.write"))),
 )]
 pub(super) async fn set_role(
     State(identity): State<Identity>,

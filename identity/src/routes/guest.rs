@@ -21,7 +21,8 @@ pub(super) struct GuestRequest {}
         (status = 201, description = "A guest's tokens", body = TokenResponse),
         (status = 400, description = "Malformed", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many guests from this address", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(super) async fn guest(
     State(identity): State<Identity>,

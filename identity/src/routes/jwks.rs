@@ -34,7 +34,8 @@ struct Jwk {
 /// The public keys of our access tokens.
 #[utoipa::path(
     get, path = "/.well-known/jwks.json", tag = "identity",
-    responses((status = 200, description = "The keys that sign, will sign soon, or signed tokens still about", body = Jwks))
+    responses((status = 200, description = "The keys that sign, will sign soon, or signed tokens still about", body = Jwks)),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(super) async fn jwks(State(identity): State<Identity>) -> impl IntoResponse {
     let keys = identity.published_keys().into_iter().map(|(kid, point)| Jwk {

@@ -28,7 +28,8 @@ pub(super) struct LoginRequest {
         (status = 401, description = "`bad-credentials`", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many attempts on this account or from this address", body = Problem, content_type = "application/problem+json"),
         (status = 503, description = "Too many sign-ins at once", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(super) async fn login(
     State(identity): State<Identity>,

@@ -13,7 +13,8 @@ use crate::service::Identity;
     responses(
         (status = 204, description = "The session has ended; its access token runs out by itself"),
         (status = 400, description = "Malformed", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(super) async fn logout(
     State(identity): State<Identity>,

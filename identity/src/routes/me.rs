@@ -26,7 +26,8 @@ pub(super) struct MeResponse {
     responses(
         (status = 200, description = "The caller", body = MeResponse),
         (status = 401, description = "No or a bad token", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("caller"))),
 )]
 pub(super) async fn me(
     State(identity): State<Identity>,

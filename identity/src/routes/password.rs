@@ -28,7 +28,8 @@ pub(super) struct PasswordRequest {
         (status = 400, description = "Malformed", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "No or a bad token, or `bad-credentials`", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many attempts", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("caller"))),
 )]
 pub(super) async fn password(
     State(identity): State<Identity>,

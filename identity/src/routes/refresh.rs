@@ -25,7 +25,8 @@ pub(super) struct RefreshRequest {
         (status = 400, description = "Malformed", body = Problem, content_type = "application/problem+json"),
         (status = 401, description = "`invalid-refresh-token`", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many refreshes from this address", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(super) async fn refresh(
     State(identity): State<Identity>,

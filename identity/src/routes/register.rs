@@ -27,7 +27,8 @@ pub(super) struct RegisterRequest {
         (status = 400, description = "Malformed, or a field that sign-up does not take", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`email-taken`", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many registrations from this address", body = Problem, content_type = "application/problem+json"),
-    )
+    ),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(super) async fn register(
     State(identity): State<Identity>,

@@ -32,6 +32,7 @@ pub(crate) struct Params {
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("caller"))),
 )]
 pub(crate) async fn mine(
     caller: Caller,

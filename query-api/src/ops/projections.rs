@@ -40,6 +40,7 @@ pub(crate) struct Projections {
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("ops.read"))),
 )]
 pub(crate) async fn projections(caller: Caller, State(api): State<QueryApi>) -> Result<Response, Problem> {
     caller.require(Permission::OpsRead)?;

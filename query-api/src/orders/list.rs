@@ -50,6 +50,7 @@ pub(crate) struct Params {
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("caller"))),
 )]
 pub(crate) async fn list(
     caller: Caller,

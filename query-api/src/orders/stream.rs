@@ -37,6 +37,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("owner|order.read_all"))),
 )]
 pub(crate) async fn stream(
     caller: Caller,

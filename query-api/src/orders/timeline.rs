@@ -33,6 +33,7 @@ pub(crate) struct Params {
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("owner|order.read_all"))),
 )]
 pub(crate) async fn timeline(
     caller: Caller,

@@ -31,6 +31,7 @@ pub(crate) struct Params {
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("owner|payment.read_all"))),
 )]
 pub(crate) async fn get(
     caller: Caller,

@@ -32,6 +32,7 @@ pub(crate) struct Params {
         Refusals,
     ),
     security((), ("bearer" = [])),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(crate) async fn get(
     caller: MaybeCaller,

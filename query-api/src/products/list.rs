@@ -90,6 +90,7 @@ impl Sort {
         Refusals,
     ),
     security((), ("bearer" = [])),
+    extensions(("x-omisys-access" = json!("public"))),
 )]
 pub(crate) async fn list(
     caller: MaybeCaller,

@@ -65,6 +65,7 @@ impl By {
         Refusals,
     ),
     security(("bearer" = [])),
+    extensions(("x-omisys-access" = json!("report.read"))),
 )]
 pub(crate) async fn sales(
     caller: Caller,
