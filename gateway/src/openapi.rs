@@ -80,23 +80,26 @@ pub fn merge(services: &[(&str, &OpenApi)]) -> Result<Value, DuplicateOperation>
 
 /// What the gateway answers itself.
 fn own_paths() -> Value {
-    let operation = |id: &str, summary: &str, responses: Value, security: Value| {
+    let operation = |id: &str, summary: &str, access: &str, responses: Value, security: Value| {
         json!({"get": {
             "tags": ["ops"], "operationId": id, "summary": summary, "responses": responses, "security": security,
+            "x-omisys-access": access,
         }})
     };
     let text = |description: &str| json!({"description": description});
     json!({
-        "/livez": operation("livez", "Whether the process runs.", json!({"200": text("It does.")}), json!([])),
+        "/livez": operation("livez", "Whether the process runs.", "public", json!({"200": text("It does.")}), json!([])),
         "/readyz": operation(
             "readyz",
             "Whether requests can be served. Names the parts of the system to those with `ops.read`.",
+            "public",
             json!({"200": text("Ready, or ready but degraded."), "503": text("Down, or shutting down.")}),
             json!([{}, {"bearer": []}]),
         ),
         "/metrics": operation(
             "metrics",
             "Metrics in Prometheus' text format. Needs `ops.read`.",
+            "ops.read",
             json!({"200": text("The metrics."), "401": text("No token."), "403": text("Without `ops.read`.")}),
             json!([{"bearer": []}]),
         ),
