@@ -121,3 +121,39 @@ async fn fold<A: Decide + Default>(log: &Log, stream: &StreamId, version: Versio
     }
     Ok(aggregate)
 }
+
+#[cfg(test)]
+mod tests {
+    use event_schemas::{Code, CommandId, OrderId, PaymentEvent, derive_uuid};
+
+    use super::*;
+
+    #[test]
+    fn a_policy_is_given_its_events_version_or_nothing() {
+        let order_id = OrderId::for_command(CommandId::from_uuid(derive_uuid("test", &[])));
+        let reason = Code::new("test").expect("a code");
+        let close = PaymentEvent::PaymentCloseRequested {
+            order_id,
+            attempt: 0,
+            reason,
+        };
+        let expire = PaymentEvent::PaymentExpired { order_id, attempt: 0 };
+        let id = AggregateId::from("a");
+        let mut cache: Cache<Payment> = Cache::new(1);
+        cache.observe(&id, Version(2), &expire);
+        assert!(cache.at(&id, Version(2)).is_none(), "its beginning is unknown");
+        cache.observe(&id, Version(1), &close);
+        let closed = cache.at(&id, Version(1)).expect("folded along").clone();
+        assert!(closed.is_closed());
+        cache.observe(&id, Version(3), &expire);
+        assert!(cache.at(&id, Version(3)).is_none(), "one is missing");
+        cache.observe(&id, Version(2), &expire);
+        assert_ne!(cache.at(&id, Version(2)), Some(&closed));
+        assert!(
+            cache.at(&id, Version(1)).is_none(),
+            "a repeat is not given the later state"
+        );
+        cache.observe(&AggregateId::from("b"), Version(1), &close);
+        assert!(cache.at(&id, Version(2)).is_none(), "bounded");
+    }
+}

@@ -7,25 +7,49 @@ mod common;
 use std::time::Duration;
 
 use aggregates::cart::CartCommand;
+use aggregates::inventory::InventoryCommand;
 use aggregates::order::OrderStatus;
 use aggregates::payment::{AttemptStatus, PaymentStatus};
 use common::{Shop, customer, sku};
+use event_bus::{Checkpoint, Checkpoints};
 use event_schemas::{Actor, CartEvent, CartId, Event, PaymentEvent, PaymentId};
 use event_store::CommandRequest;
-use sagas::SagasConfig;
 use sagas::fault::{AFTER_PROVIDER, Faults};
 use sagas::policies;
 use sagas::provider::token;
+use sagas::{SUBSCRIBER, SagasConfig};
 
 #[tokio::test]
 async fn race_7_a_reservation_that_comes_after_the_cancel_is_released() {
     let mut shop = Shop::open().await;
     shop.stock("MUG", 5).await;
     shop.stop().await;
-    // The order is placed and cancelled before the sagas have looked at it: Reserve runs on a cancelled order.
     let order = shop.place("ada", &[("MUG", 2, 500)], token::OK).await;
+    let placed = shop.events().await.pop().expect("placed");
     shop.cancel(order).await;
+    // The cancel is heard first: it finds nothing to release.
+    let checkpoint = Checkpoint {
+        log: shop.log.identity(),
+        position: placed.position,
+    };
+    let checkpoints = Checkpoints::open(&shop.file).expect("opened");
+    checkpoints
+        .save(&SUBSCRIBER.into(), checkpoint)
+        .await
+        .expect("saved");
     shop.start(Faults::default()).await;
+    shop.settle().await;
+    assert_eq!(shop.count("ReservationReleased").await, 0);
+    // Then the placing.
+    let request = shop.request(InventoryCommand::Reserve {
+        order_id: order,
+        quantity: 2,
+    });
+    shop.executors
+        .inventory
+        .submit(&sku("MUG"), request)
+        .await
+        .expect("reserved");
     shop.settle().await;
 
     assert_eq!(shop.item("MUG").await.reserved_total(), 0);
