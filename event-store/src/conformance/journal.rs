@@ -98,6 +98,30 @@ pub async fn a_duplicate_inside_a_chain_of_three_breaks_it(fixture: &impl Fixtur
     assert_eq!(check_log(fixture).await.len(), 3);
 }
 
+/// However far the stream has moved since, and whatever the repeat was decided on.
+pub async fn a_duplicate_is_told_from_a_conflict(fixture: &impl Fixture) {
+    let journal = fixture.open().await.journal();
+    let repeated = command_id();
+    let first = appended(
+        journal
+            .append(&Chain::new(), append_as(repeated, "a", 0, 2))
+            .await,
+    );
+    appended(journal.append(&Chain::new(), append("a", 2, 1)).await);
+    for expected in 0..5 {
+        let chain = Chain::new();
+        let outcome = journal
+            .append(&chain, append_as(repeated, "a", expected, 1))
+            .await;
+        let AppendOutcome::Duplicate(stored) = outcome else {
+            panic!("a repeat decided on version {expected}: {outcome:?}");
+        };
+        assert_eq!(stored.version, first.version);
+        assert!(chain.is_broken());
+    }
+    assert_eq!(check_log(fixture).await.len(), 3);
+}
+
 pub async fn a_stale_version_inside_a_chain_of_three_breaks_it(fixture: &impl Fixture) {
     let journal = fixture.open().await.journal();
     let chain = Chain::new();

@@ -54,6 +54,7 @@ macro_rules! conformance_suite {
             positions_are_contiguous_from_one,
             nothing_chained_on_a_stale_append_takes_its_sequence,
             a_duplicate_inside_a_chain_of_three_breaks_it,
+            a_duplicate_is_told_from_a_conflict,
             a_stale_version_inside_a_chain_of_three_breaks_it,
             an_empty_append_needs_its_version_too,
             a_version_from_the_future_leaves_no_gap,
