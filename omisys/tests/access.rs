@@ -49,7 +49,8 @@ impl Things {
             Some("accounts") => &self.account,
             _ => &self.order,
         };
-        template
+        let query = if template == "/v1/reports/sales" { "?from=2026-01-01&to=2026-12-31&by=day" } else { "" };
+        format!("{template}{query}")
             .replace("{id}", id)
             .replace("{sku}", "WALK")
             .replace("{shipment}", &self.order)
