@@ -12,17 +12,22 @@ use std::time::{Duration, Instant};
 
 use event_schemas::{
     ActorKind, AggregateType, Clock, CommandId, Event, InventoryEvent, Metadata, OrderEvent, PaymentEvent,
-    PaymentId, ProviderRef, Reference, StreamId, Version,
+    PaymentId, Position, ProviderRef, Reference, StreamId, Version,
 };
-use event_store::{Append, Chain, Log, LogOptions};
+use event_store::{Append, Chain, Log, LogEntry, LogOptions};
 use projections::{Projector, Views};
-use sqlite_file::{Options, SqliteFile, Synchronous};
+use sqlite_file::{Options, SqliteError, SqliteFile, Synchronous};
 use support::{Dice, customer_id, metadata, method, order_id, placed, product_id, sku, time, uuid};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 const LINES: u64 = 25;
 const SKUS: u64 = 4_000;
 const UNDER_WAY: u64 = 64;
+
+/// Appends that wait for their commit at a time: of a backlog, and as a busy shop has them.
+const BACKLOG: usize = 5_000;
+const BUSY: usize = 200;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -30,68 +35,103 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .find_map(|argument| argument.parse().ok())
         .unwrap_or(5_000);
     let dir = tempfile::tempdir()?;
-    let open = |name: &str| {
-        SqliteFile::open(
-            dir.path().join(name),
-            Options {
-                synchronous: Synchronous::Normal,
-                readers: 2,
-            },
-        )
-    };
-    let log = Log::open(&open("log.db")?, LogOptions::default()).await?;
-    fill(&log, orders).await;
+    let log = Log::open(&open(&dir, "log.db")?, LogOptions::default()).await?;
+    let meter = Meter::start()?;
+    fill(&log, orders, BACKLOG).await;
     let head = log.head().await?;
+    meter.print("appending a backlog", head)?;
 
-    let views = Views::open(&open("views.db")?, log.identity()).await?;
-    let (cpu, started) = (cpu_time()?, Instant::now());
-    let projector = Projector::start(&log, &views, Clock::System, CancellationToken::new()).await?;
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(3_600);
-    assert!(views.reach(head, deadline).await, "{:?}", projector.state());
-    let (wall, cpu) = (
-        started.elapsed().as_secs_f64(),
-        cpu_time()?.saturating_sub(cpu).as_secs_f64(),
-    );
-    projector.stop().await;
-    let events = head.0 as f64;
-    let bytes = std::fs::metadata(dir.path().join("views.db"))?.len() >> 20;
+    let views = Views::open(&open(&dir, "views.db")?, log.identity()).await?;
+    let meter = Meter::start()?;
+    project(&log, &views).await?;
+    meter.print("projecting it into 7 views", head)?;
     println!(
-        "{head} events into 7 views: {wall:.1} s, {:.0} events/s, {cpu:.1} s of CPU",
-        events / wall
+        "views.db {} MiB",
+        std::fs::metadata(dir.path().join("views.db"))?.len() >> 20
     );
-    println!(
-        "1.5 M events would take {:.0} s of CPU; views.db {bytes} MiB",
-        cpu / events * 1.5e6
-    );
-    println!("{}", memory()?);
 
-    let (cpu, started) = (cpu_time()?, Instant::now());
-    let mut after = event_schemas::Position(0);
+    let meter = Meter::start()?;
+    let mut after = Position(0);
     while after < head {
         after = log
             .read(after, 2_000)
             .await?
             .last()
-            .map_or(head, event_store::LogEntry::position);
+            .map_or(head, LogEntry::position);
     }
-    let (wall, cpu) = (
-        started.elapsed().as_secs_f64(),
-        cpu_time()?.saturating_sub(cpu).as_secs_f64(),
-    );
-    println!(
-        "reading the log alone: {wall:.1} s, {:.0} events/s, {cpu:.1} s of CPU",
-        events / wall
-    );
+    meter.print("reading the log alone", head)?;
+
+    let log = Log::open(&open(&dir, "quiet.db")?, LogOptions::default()).await?;
+    let meter = Meter::start()?;
+    fill(&log, orders, BUSY).await;
+    meter.print("appending in small commits", head)?;
+    let log = Log::open(&open(&dir, "busy.db")?, LogOptions::default()).await?;
+    let views = Views::open(&open(&dir, "live.db")?, log.identity()).await?;
+    let meter = Meter::start()?;
+    let projector = Projector::start(&log, &views, Clock::System, CancellationToken::new()).await?;
+    fill(&log, orders, BUSY).await;
+    let behind = head.0.saturating_sub(views.orders().position().0);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(3_600);
+    assert!(views.reach(head, deadline).await, "{:?}", projector.state());
+    projector.stop().await;
+    meter.print("the same with the projector following", head)?;
+    println!("{behind} events behind when the last was appended");
+    println!("{}", memory()?);
     Ok(())
 }
 
-async fn fill(log: &Log, orders: u64) {
+/// Until the views are where the log was when this began.
+async fn project(log: &Log, views: &Views) -> Result<(), Box<dyn Error>> {
+    let head = log.head().await?;
+    let projector = Projector::start(log, views, Clock::System, CancellationToken::new()).await?;
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(3_600);
+    assert!(views.reach(head, deadline).await, "{:?}", projector.state());
+    projector.stop().await;
+    Ok(())
+}
+
+fn open(dir: &TempDir, name: &str) -> Result<SqliteFile, SqliteError> {
+    SqliteFile::open(
+        dir.path().join(name),
+        Options {
+            synchronous: Synchronous::Normal,
+            readers: 2,
+        },
+    )
+}
+
+struct Meter {
+    started: Instant,
+    cpu: Duration,
+}
+
+impl Meter {
+    fn start() -> Result<Self, Box<dyn Error>> {
+        Ok(Self {
+            started: Instant::now(),
+            cpu: cpu_time()?,
+        })
+    }
+
+    fn print(&self, what: &str, events: Position) -> Result<(), Box<dyn Error>> {
+        let (wall, events) = (self.started.elapsed().as_secs_f64(), events.0 as f64);
+        let cpu = cpu_time()?.saturating_sub(self.cpu).as_secs_f64();
+        let (rate, year) = (events / wall, cpu / events * 1.5e6);
+        println!(
+            "{what}: {events} events in {wall:.1} s, {rate:.0}/s; {cpu:.1} s of CPU, {year:.0} s for 1.5 M"
+        );
+        Ok(())
+    }
+}
+
+async fn fill(log: &Log, orders: u64, waiting: usize) {
     let mut dice = Dice(1);
     let mut sender = Sender {
         log,
         commands: 0,
         versions: std::collections::HashMap::new(),
         pending: Vec::new(),
+        waiting,
     };
     for number in 0..SKUS {
         let stream = StreamId::new(AggregateType::Inventory, &sku(number));
@@ -160,6 +200,7 @@ struct Sender<'a> {
     log: &'a Log,
     commands: u64,
     versions: std::collections::HashMap<StreamId, u64>,
+    waiting: usize,
     pending: Vec<std::pin::Pin<Box<dyn Future<Output = event_store::AppendOutcome> + Send>>>,
 }
 
@@ -184,7 +225,7 @@ impl Sender<'_> {
         };
         self.pending
             .push(Box::pin(self.log.journal().append(&Chain::new(), append)));
-        if self.pending.len() == 5_000 {
+        if self.pending.len() == self.waiting {
             self.settle().await;
         }
     }
