@@ -7,7 +7,7 @@ use event_schemas::{Clock, Event, OrderEvent, Position};
 use event_store::{Log, LogEntry};
 use projections::{VIEW_NAMES, Views};
 use serde_json::{Value, json};
-use sqlite_file::Synchronous;
+use sqlite_file::{SqliteFile, Synchronous};
 
 use crate::cli;
 use crate::config::Config;
@@ -29,8 +29,8 @@ pub struct Findings {
 
 /// Runs the subcommand; a breach is an error. Works beside a running server.
 pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<(), CliError> {
-    let log = open_log(config).await?;
-    let mut findings = walk(&log, Duration::from_secs(command.grace)).await?;
+    let (file, log) = open_log(config).await?;
+    let mut findings = walk(&file, &log, Duration::from_secs(command.grace)).await?;
     if command.views {
         compare_views(config, &log, &mut findings).await?;
     }
@@ -54,9 +54,11 @@ pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<()
 }
 
 /// Walks the log from its first event to its head.
-pub async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
-    // As of before the head was read: what a long walk leaves unread has not been owed all the while.
+pub async fn walk(file: &SqliteFile, log: &Log, grace: Duration) -> Result<Findings, CliError> {
+    // As of before the head was read: what a long walk leaves unread has not been owed all the while. The rows too: an
+    // intent that is still open then had its row before.
     let now = Clock::System.now();
+    let rows = sagas::open_effects(file).await.context("the effects could not be read", READ_REMEDY)?;
     let head = log.head().await.context("the log could not be read", READ_REMEDY)?;
     let mut progress = Progress::new("events", head.0);
     let (mut audit, mut findings, mut position) = (Audit::new(), Findings::default(), Position(0));
@@ -81,6 +83,15 @@ pub async fn walk(log: &Log, grace: Duration) -> Result<Findings, CliError> {
         }
     }
     findings.breaches.extend(audit.finish(now, grace).into_iter().map(breach));
+    let due = now.checked_sub(grace).unwrap_or(now);
+    for intent in audit.open_intents() {
+        if intent.since < due && !rows.contains(&intent.event) {
+            findings.breaches.push(json!({
+                "invariant": "an open intent has its effect row", "stream": intent.event.stream.to_string(),
+                "detail": format!("{} of {} has none", intent.event_type, intent.since),
+            }));
+        }
+    }
     if audit.uncounted() > 0 {
         findings.breaches.push(json!({
             "invariant": "more", "stream": "", "detail": format!("{} further breaches are not listed", audit.uncounted()),

@@ -140,7 +140,7 @@ where
     }
     let load = closed_loop(command, guests, step).await?;
     embedded.settle().await?;
-    let findings = audit::walk(&embedded.log, Duration::ZERO).await?;
+    let findings = audit::walk(embedded.log_file(), &embedded.log, Duration::ZERO).await?;
     soft.cancel();
     // The listener has nothing to answer any more.
     let _ = gateway.await;

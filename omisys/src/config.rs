@@ -17,6 +17,7 @@ const DEFAULT_FILE: &str = "omisys.toml";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    #[expect(dead_code, reason = "one profile is built in so far; an unknown one is refused when it is parsed")]
     pub profile: Profile,
     /// Where the embedded profile keeps its files.
     pub data_dir: PathBuf,

@@ -102,7 +102,7 @@ async fn log(config: &Config) -> Outcome {
     if !Files::of(config).log().exists() {
         return Ok("none yet".to_owned());
     }
-    let log = open_log(config).await.map_err(|error| (error.what, "restore the file from a backup, or upgrade omisys"))?;
+    let (_, log) = open_log(config).await.map_err(|error| (error.what, "restore the file from a backup, or upgrade omisys"))?;
     let head = log.head().await.map_err(|error| (error.to_string(), "restore the file from a backup"))?;
     Ok(format!("{head} events, epoch {}", log.identity().epoch))
 }

@@ -41,7 +41,6 @@ pub enum Payments {
 /// The running system.
 pub struct Embedded {
     pub log: Log,
-    pub executors: Executors,
     pub views: Views,
     pub identity: Identity,
     /// The command API's routes, for callers in this process.
@@ -95,7 +94,7 @@ impl Embedded {
         tasks.spawn(identity.clone().run(stopping.clone().cancelled_owned()));
 
         let services = command_api::Services {
-            executors: executors.clone(),
+            executors,
             log: log.clone(),
             secrets: SecretStore::open(&log_file).context("the secrets could not be opened", STORE_REMEDY)?,
             verifier: identity.verifier(),
@@ -127,7 +126,6 @@ impl Embedded {
         Ok(Self {
             command: command.0,
             log,
-            executors,
             views,
             identity,
             gateway,
@@ -138,6 +136,11 @@ impl Embedded {
             files: [log_file, views_file],
             _lock: lock,
         })
+    }
+
+    /// The file that the log is in.
+    pub fn log_file(&self) -> &SqliteFile {
+        &self.files[0]
     }
 
     /// Waits until nothing is under way: every policy has run, every effect is done, every read model shows it.

@@ -15,7 +15,7 @@ const READ_REMEDY: &str = "run `omisys doctor`";
 
 /// Runs the subcommand.
 pub async fn run(config: &Config, command: &Events, json: bool) -> Result<(), CliError> {
-    let log = open_log(config).await?;
+    let (_, log) = open_log(config).await?;
     match command {
         Events::Show { stream } => show(&log, stream, json).await,
         Events::Tail { after, no_follow } => tail(&log, *after, !*no_follow, json).await,

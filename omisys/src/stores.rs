@@ -79,7 +79,7 @@ impl DataDirLock {
 }
 
 /// Opens `log.db`, which must be there.
-pub fn open_existing_log_file(config: &Config) -> Result<SqliteFile, CliError> {
+fn open_existing_log_file(config: &Config) -> Result<SqliteFile, CliError> {
     let path = Files::of(config).log();
     if !path.is_file() {
         return Err(CliError::failed(
@@ -101,10 +101,11 @@ pub fn open_file(path: &Path, synchronous: Synchronous) -> Result<SqliteFile, Cl
     SqliteFile::open(path, options).context(&format!("{} could not be opened", path.display()), "run `omisys doctor`")
 }
 
-/// Opens the log for reading; it must be there.
-pub async fn open_log(config: &Config) -> Result<Log, CliError> {
+/// Opens the log, which must be there, and the file it is in.
+pub async fn open_log(config: &Config) -> Result<(SqliteFile, Log), CliError> {
     let file = open_existing_log_file(config)?;
-    Log::open(&file, LogOptions { clock: Clock::System, ..LogOptions::default() })
+    let log = Log::open(&file, LogOptions { clock: Clock::System, ..LogOptions::default() })
         .await
-        .context("the log could not be opened", "run `omisys doctor`")
+        .context("the log could not be opened", "run `omisys doctor`")?;
+    Ok((file, log))
 }

@@ -27,3 +27,4 @@ pub use sagas::{
     HealError, SUBSCRIBER, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER,
 };
 pub use secrets::{Secret, SecretStore};
+pub use work::open_effects;

@@ -4,6 +4,7 @@
 //! holds a lease on it, so that two workers do not call the provider at once; should they all the same (a lease ran
 //! out), the provider's idempotency key and the command's id absorb it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use event_schemas::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
@@ -485,4 +486,27 @@ fn item_from(table: Table, row: &Row<'_>) -> Result<WorkItem, rusqlite::Error> {
         attempts: row.get::<_, u32>(5)? + 1,
         recorded: None,
     })
+}
+
+/// The events whose effects are still to be done: for an audit, which holds them against the log's open intents.
+pub async fn open_effects(file: &SqliteFile) -> Result<HashSet<EventId>, SqliteError> {
+    Work::open(file)?;
+    file.read(|conn| {
+        let mut rows = conn.prepare_cached("SELECT aggregate_type, aggregate_id, sequence FROM effects")?;
+        let ids = rows.query_map([], |row| {
+            let (aggregate_type, aggregate_id): (String, String) = (row.get(0)?, row.get(1)?);
+            Ok((aggregate_type, aggregate_id, row.get::<_, u64>(2)?))
+        })?;
+        let mut open = HashSet::new();
+        for id in ids {
+            let (aggregate_type, aggregate_id, sequence) = id?;
+            // A type that this binary does not know asked for nothing that it could do.
+            if let Ok(aggregate_type) = aggregate_type.parse() {
+                let stream = StreamId::new(aggregate_type, aggregate_id.as_str());
+                open.insert(EventId { stream, version: Version(sequence) });
+            }
+        }
+        Ok(open)
+    })
+    .await
 }

@@ -1,0 +1,114 @@
+//! The command line: exit codes, JSON on stdout, errors in two lines.
+
+mod common;
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use common::{binary, omisys};
+use serde_json::Value;
+
+fn with_input(data_dir: &std::path::Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(binary())
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn accounts_are_made_listed_disabled_and_reset() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let create = ["accounts", "create", "--role", "admin", "--email", "ops@example.com", "--json"];
+    let created = with_input(data, &create, "a long enough password\n");
+    assert!(created.status.success(), "{}", stderr(&created));
+    let created: Value = serde_json::from_slice(&created.stdout).unwrap();
+    assert_eq!((&created["role"], &created["email"]), (&"admin".into(), &"ops@example.com".into()));
+    let twice = with_input(data, &create, "a long enough password\n");
+    assert_eq!(twice.status.code(), Some(1), "one account an address");
+    let short = with_input(data, &["accounts", "create", "--role", "staff", "--email", "s@example.com"], "short\n");
+    assert_eq!(short.status.code(), Some(2));
+    assert!(stderr(&short).contains("try:"));
+    let reset = with_input(data, &["accounts", "reset-password", "--email", "ops@example.com"], "another long password");
+    assert!(reset.status.success(), "{}", stderr(&reset));
+    // Without an admin nobody could undo it.
+    let staff = with_input(data, &["accounts", "create", "--role", "staff", "--email", "s@example.com"], "a long enough password");
+    assert!(staff.status.success());
+    assert!(omisys(data, &["accounts", "disable", "--email", "s@example.com"]).status.success());
+    let listed = omisys(data, &["accounts", "list", "--json"]);
+    let lines: Vec<Value> =
+        String::from_utf8(listed.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines.iter().any(|account| account["status"] == "disabled"));
+}
+
+#[test]
+fn keys_are_rotated_and_retired() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = |arguments: &[&str]| -> Vec<Value> {
+        let output = omisys(directory.path(), arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let before = keys(&["keys", "list", "--json"]);
+    let after = keys(&["keys", "rotate", "--json"]);
+    assert_eq!(after.len(), before.len() + 1);
+    let unknown = omisys(directory.path(), &["keys", "retire", "no-such-key"]);
+    assert_eq!(unknown.status.code(), Some(1));
+}
+
+#[test]
+fn what_is_wrong_is_said_in_two_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    for (arguments, code) in [
+        (vec!["audit"], 1),
+        (vec!["events", "tail"], 1),
+        (vec!["serve", "--demo", "--listen", "0.0.0.0:0"], 2),
+        (vec!["doctor", "--config", "/no/such/file.toml"], 2),
+        (vec!["frobnicate"], 2),
+        (vec!["accounts", "create"], 2),
+    ] {
+        let output = omisys(directory.path(), &arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.starts_with("error:") && !text.contains("panicked"), "{arguments:?}: {text}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_subcommand_has_help_with_an_example_or_children() {
+    let directory = tempfile::tempdir().unwrap();
+    for command in ["serve", "import", "accounts", "keys", "audit", "events", "openapi", "doctor", "bench"] {
+        let output = omisys(directory.path(), &[command, "--help"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && (text.contains("Example:") || text.contains("Commands:")), "{command}: {text}");
+    }
+}
+
+#[test]
+fn a_wrong_variable_is_named() {
+    let output = Command::new(binary()).arg("doctor").env("OMISYS_SHOP__CURRENCY", "XXY").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("shop.currency"), "{}", stderr(&output));
+}
+
+#[test]
+fn the_openapi_document_comes_without_a_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = omisys(directory.path(), &["openapi"]);
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+    assert!(document["paths"]["/v1/carts/mine/checkout"]["post"].is_object());
+}
