@@ -84,7 +84,7 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
-    /// Makes the table in `file` if it is not there and reads which scopes are parked. Blocks; meant for start-up.
+    /// Makes the table in `file` if it is not there and reads which scopes are parked. Meant for start-up.
     pub async fn open(file: &SqliteFile, subscriber: &str) -> Result<Self, SqliteError> {
         file.migrate("dead_letters", STEPS)?;
         let letters = Self {
@@ -206,7 +206,7 @@ impl DeadLetters {
     }
 
     /// Gives up on the first letter of `scope` and returns it; none if the scope is not parked. Those behind it stay
-    /// parked until they are retried.
+    /// parked until they are retried. As a retry, it belongs where the subscriber's own events are handled.
     pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, SqliteError> {
         let letters = self.show(scope).await?;
         let only = letters.len() == 1;
