@@ -298,3 +298,23 @@ async fn a_client_that_does_not_read_is_let_go() {
     });
     outcome.await;
 }
+
+#[tokio::test]
+async fn a_client_in_the_middle_of_sending_is_answered_and_not_cut_off() {
+    let shop = start(GatewayConfig::default()).await;
+    let token = shop.token(Role::Customer, 1).await;
+    let mut stream = shop.connect().await;
+    let body = vec![b' '; 3 << 20];
+    let head = format!(
+        "POST /v1/orders HTTP/1.1\r\nhost: s\r\nconnection: close\r\nauthorization: Bearer {token}\r\n\
+         content-length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The answer is here already; most clients send on before they look.
+    soon("the answer", stream.peek(&mut [0; 12])).await.unwrap();
+    for piece in body.chunks(64 * 1024) {
+        soon("the body is taken", stream.write_all(piece)).await.unwrap();
+    }
+    Reply::parse(&rest_of(&mut stream).await).expect_problem(413, "body-too-large");
+}
