@@ -7,6 +7,7 @@ use event_schemas::{Clock, Position, RecordedEvent, Timestamp, Version};
 use sqlite_file::rusqlite::Connection;
 use sqlite_file::{Slot, SqliteError, SqliteFile};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::append;
 use crate::journal::{JournalEntry, MAX_ENTRIES_PER_COMMIT, Outcome, Queue, Work};
@@ -24,6 +25,8 @@ struct Inner {
     runtime: Handle,
     /// Entries taken by the transaction that is open now.
     in_transaction: AtomicUsize,
+    /// To the task that answers, so that a commit wakes one task and not each of its callers from outside the runtime.
+    answers: mpsc::UnboundedSender<Batch>,
 }
 
 /// What one job took, shared with its completion: the entries must be answered also when the commit fails.
@@ -37,7 +40,10 @@ struct Batch {
 impl SqliteWriter {
     /// Needs a Tokio runtime.
     pub(crate) fn new(file: SqliteFile, clock: Clock, tail: Arc<Tail>) -> Self {
+        let (answers, answered) = mpsc::unbounded_channel();
+        tokio::spawn(answer_all(answered));
         Self(Arc::new(Inner {
+            answers,
             file,
             queue: Queue::default(),
             clock,
@@ -96,34 +102,35 @@ impl SqliteWriter {
     }
 
     /// After the commit, on the file's writer thread.
-    fn finish(&self, batch: Batch, result: Result<(), SqliteError>) {
+    fn finish(&self, mut batch: Batch, result: Result<(), SqliteError>) {
         self.0.in_transaction.store(0, Ordering::Relaxed);
         match result {
-            Ok(()) => self.answer(batch),
+            Ok(()) => self.publish(&mut batch),
             Err(error) => {
-                // First of all: the next transaction must not take anything that was decided on this one.
+                // At once: the next transaction must not take anything that was decided on this one.
                 for entry in &batch.entries {
                     entry.chain.break_off();
                 }
-                for entry in batch.entries {
-                    entry.finish(append::failed(&error));
-                }
+                batch.outcomes.clear();
+                batch.outcomes.resize(batch.entries.len(), append::failed(&error));
             }
+        }
+        // In order, so that the last to hear of a broken chain finds nothing of it under way.
+        if let Err(mpsc::error::SendError(batch)) = self.0.answers.send(batch) {
+            batch.answer();
         }
         if self.0.queue.left_over() {
             self.schedule();
         }
     }
 
-    fn answer(&self, mut batch: Batch) {
+    /// Shows the events to this process's readers, before anyone is told that they are there.
+    fn publish(&self, batch: &mut Batch) {
         let recorded_at = batch.recorded_at;
         let appended = batch.entries.iter_mut().zip(&batch.outcomes);
         self.0
             .tail
             .publish(appended.flat_map(|(entry, outcome)| recorded(entry, outcome, recorded_at)));
-        for (entry, outcome) in batch.entries.into_iter().zip(batch.outcomes) {
-            entry.finish(outcome);
-        }
     }
 
     fn fail_waiting(&self, error: &SqliteError) {
@@ -132,6 +139,21 @@ impl SqliteWriter {
         for entry in entries {
             entry.finish(append::failed(error));
         }
+    }
+}
+
+impl Batch {
+    fn answer(self) {
+        for (entry, outcome) in self.entries.into_iter().zip(self.outcomes) {
+            entry.finish(outcome);
+        }
+    }
+}
+
+/// Ends with the writer.
+async fn answer_all(mut batches: mpsc::UnboundedReceiver<Batch>) {
+    while let Some(batch) = batches.recv().await {
+        batch.answer();
     }
 }
 
