@@ -19,6 +19,7 @@ pub mod provider;
 mod runner;
 mod sagas;
 mod secrets;
+mod trouble;
 mod work;
 mod worker;
 

@@ -22,6 +22,7 @@ use crate::dispatch::{Cause, Dispatcher, Failure, Pending, Stopped};
 use crate::fault::{self, Faults};
 use crate::folds::Folds;
 use crate::policies::{self, Action, PolicyCommand, TimerKind};
+use crate::trouble::{Trouble, ends_the_stream, lasting};
 use crate::work::{self, Change, Handoff, Table, Work};
 
 /// How long a batch waits for events before the runner looks up.
@@ -70,6 +71,7 @@ pub(crate) struct Runner {
     pub(crate) changes: Vec<Change>,
     /// The last batch's write, while the next batch is under way.
     pub(crate) storing: Option<Storing>,
+    pub(crate) trouble: Trouble,
 }
 
 /// Commands under way, in order, and the scopes they belong to.
@@ -123,13 +125,26 @@ impl InFlight {
 impl Runner {
     /// Runs until it is cancelled or cannot go on.
     pub(crate) async fn run(mut self) -> Result<(), Stop> {
+        let mut failed_reads = 0;
         loop {
             match self.next_step().await {
                 Step::Stop => return self.finish_store().await,
                 Step::Request(request) => self.answer(request).await?,
                 Step::StoreFailed(error) => self.store_again(error).await?,
-                Step::Batch(Ok(batch)) if batch.is_empty() => {}
-                Step::Batch(Ok(batch)) => self.handle(batch).await?,
+                Step::Batch(Ok(batch)) => {
+                    if std::mem::take(&mut failed_reads) > 0 {
+                        self.trouble.over();
+                    }
+                    if !batch.is_empty() {
+                        self.handle(batch).await?;
+                    }
+                }
+                // Nothing was delivered, so the next read begins where this one did.
+                Step::Batch(Err(error)) if !ends_the_stream(&error) => {
+                    failed_reads += 1;
+                    tracing::warn!(%error, "the log cannot be read; trying again");
+                    self.pause(&error, failed_reads).await;
+                }
                 Step::Batch(Err(error)) => {
                     // What came before it has been handled and need not come again.
                     self.finish_store().await?;
@@ -148,12 +163,17 @@ impl Runner {
                 () = self.cancel.cancelled() => return Step::Stop,
                 Some(request) = self.requests.recv() => return Step::Request(request),
                 stored = Self::stored(&mut self.storing) => match stored {
-                    Ok(()) => self.storing = None,
+                    Ok(()) => Self::is_stored(&mut self.storing, &self.trouble),
                     Err(error) => return Step::StoreFailed(error),
                 },
                 batch = &mut next => return Step::Batch(batch),
             }
         }
+    }
+
+    async fn pause(&mut self, error: &impl std::fmt::Display, tries: u32) {
+        let wait = self.config.command_backoff.after(tries);
+        self.trouble.pause(error.to_string(), wait, &self.cancel).await;
     }
 
     async fn handle(&mut self, batch: Batch) -> Result<(), Stop> {
@@ -298,7 +318,27 @@ impl Runner {
             reason,
             parked_at: self.clock.now(),
         };
-        Ok(self.letters.park(letter).await?)
+        self.keep(letter).await
+    }
+
+    /// Sees a letter stored: without it, the checkpoint must not pass its event.
+    async fn keep(&mut self, letter: NewDeadLetter) -> Result<(), Stop> {
+        let mut tries = 0;
+        while let Err(error) = self.letters.park(letter.clone()).await {
+            if lasting(&error) {
+                return Err(error.into());
+            }
+            if self.cancel.is_cancelled() {
+                return Err(Stopped::Cancelled.into());
+            }
+            tries += 1;
+            tracing::warn!(%error, event = %letter.event_id, "a dead letter was not stored; trying again");
+            self.pause(&error, tries).await;
+        }
+        if tries > 0 {
+            self.trouble.over();
+        }
+        Ok(())
     }
 
     /// An event that fits no schema: nobody knows what follows from it, nor whose part of a stock item it is.
@@ -319,7 +359,7 @@ impl Runner {
             reason: Some(poison.to_string()),
             parked_at: self.clock.now(),
         };
-        Ok(self.letters.park(letter).await?)
+        self.keep(letter).await
     }
 
     /// Hands in the write of a batch. Once it is durable, its effects go to the worker and its position is shown.
@@ -385,27 +425,34 @@ impl Runner {
         }
     }
 
-    /// Hands in a write again that failed.
+    fn is_stored(storing: &mut Option<Storing>, trouble: &Trouble) {
+        if storing.take().is_some_and(|storing| storing.tries > 0) {
+            trouble.over();
+        }
+    }
+
+    /// Hands in a write again that failed; once more if that must be the last time, since all of it comes again after a
+    /// restart.
     async fn store_again(&mut self, error: SqliteError) -> Result<(), Stop> {
         let Some(storing) = self.storing.take() else {
             return Ok(());
         };
-        if matches!(
-            error,
-            SqliteError::Closed | SqliteError::Newer { .. } | SqliteError::Panicked
-        ) {
+        if lasting(&error) {
             return Err(error.into());
+        }
+        if self.cancel.is_cancelled() && storing.tries > 0 {
+            return Err(Stopped::Cancelled.into());
         }
         tracing::warn!(%error, "timers, effects and checkpoint were not stored; trying again");
         let tries = storing.tries + 1;
-        tokio::time::sleep(self.config.command_backoff.after(tries)).await;
+        self.pause(&error, tries).await;
         self.store(storing.changes, storing.checkpoint, tries).await
     }
 
     async fn finish_store(&mut self) -> Result<(), Stop> {
         while self.storing.is_some() {
             match Self::stored(&mut self.storing).await {
-                Ok(()) => self.storing = None,
+                Ok(()) => Self::is_stored(&mut self.storing, &self.trouble),
                 Err(error) => self.store_again(error).await?,
             }
         }

@@ -17,6 +17,7 @@ use crate::folds::Folds;
 use crate::provider::Provider;
 use crate::runner::{Request, Runner, Stop};
 use crate::secrets::SecretStore;
+use crate::trouble::Trouble;
 use crate::work::{Handoff, Work};
 use crate::worker::Worker;
 
@@ -82,6 +83,7 @@ pub struct Sagas {
     handled: watch::Receiver<Position>,
     progress: watch::Receiver<u64>,
     stopped: watch::Receiver<Option<String>>,
+    retrying: watch::Receiver<Option<String>>,
     requests: mpsc::Sender<Request>,
     letters: DeadLetters,
     work_letters: DeadLetters,
@@ -128,6 +130,7 @@ impl Sagas {
         let (position, done_up_to) = watch::channel(subscription.acknowledged());
         let (progress_sender, progress) = watch::channel(0);
         let (stopped_sender, stopped) = watch::channel(None);
+        let (trouble, retrying) = Trouble::new();
         let (requests, requested) = mpsc::channel(16);
         let worker = Worker {
             work: work.clone(),
@@ -158,6 +161,7 @@ impl Sagas {
             in_flight: crate::runner::InFlight::default(),
             changes: Vec::new(),
             storing: None,
+            trouble,
         };
         let tracker = TaskTracker::new();
         let ended = Ended {
@@ -188,6 +192,7 @@ impl Sagas {
             handled: done_up_to,
             progress,
             stopped,
+            retrying,
             requests,
             letters,
             work_letters,
@@ -223,6 +228,16 @@ impl Sagas {
     /// Why they have stopped by themselves; none while they run.
     pub fn failure(&self) -> Option<String> {
         self.stopped.borrow().clone()
+    }
+
+    /// What the store refuses just now, while the sagas try it again; none if all is well.
+    pub fn retrying(&self) -> Option<String> {
+        self.retrying.borrow().clone()
+    }
+
+    /// Whether a dead letter waits for someone, of a policy or of a timer or effect. Asks no database.
+    pub fn parked(&self) -> bool {
+        !(self.letters.none_parked() && self.work_letters.none_parked())
     }
 
     /// Resolves once every event up to the head has been handled and no timer, effect or report is due: for tests and

@@ -503,7 +503,10 @@ pub async fn open_effects(file: &SqliteFile) -> Result<HashSet<EventId>, SqliteE
             // A type that this binary does not know asked for nothing that it could do.
             if let Ok(aggregate_type) = aggregate_type.parse() {
                 let stream = StreamId::new(aggregate_type, aggregate_id.as_str());
-                open.insert(EventId { stream, version: Version(sequence) });
+                open.insert(EventId {
+                    stream,
+                    version: Version(sequence),
+                });
             }
         }
         Ok(open)

@@ -192,6 +192,7 @@ async fn a_policy_that_fails_parks_its_scope_and_lets_the_rest_go_on() {
     let parked = shop.sagas().dead_letters().await.expect("read");
     assert_eq!(parked.len(), 1);
     assert_eq!(&*parked[0].scope, format!("inventory/MUG#{ghost}"));
+    assert!(shop.sagas().parked());
 
     // What the ghost's scope hears now has to wait behind the first letter, also after a restart.
     let reason = ReleaseReason::OrderCancelled;
@@ -247,6 +248,7 @@ async fn a_policy_that_fails_parks_its_scope_and_lets_the_rest_go_on() {
     );
     shop.settle().await;
     assert_eq!(shop.order(placed).await.status(), OrderStatus::Paid);
+    assert!(!shop.sagas().parked());
     shop.audit(&[order, placed]).await;
 }
 

@@ -168,12 +168,37 @@ impl Shop {
 
     /// New sagas, new executors, new file handles: as another process would.
     pub async fn restart(&mut self) {
+        self.reopen().await;
+        self.start(Faults::default()).await;
+    }
+
+    /// As [`Shop::restart`], without starting the sagas: nothing of the log is in memory then.
+    pub async fn reopen(&mut self) {
         self.stop().await;
         self.file.close().await.expect("closed");
         let (file, log, executors, sandbox, secrets) = parts(&self.dir, &self.hand).await;
         (self.file, self.log, self.executors, self.sandbox, self.secrets) =
             (file, log, executors, sandbox, secrets);
-        self.start(Faults::default()).await;
+    }
+
+    /// What uses table `from` fails, until it is called that again.
+    pub async fn rename_table(&self, from: &str, to: &str) {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        self.file
+            .write(move |conn| Ok::<_, sqlite_file::SqliteError>(conn.execute_batch(&sql)?))
+            .await
+            .expect("renamed");
+    }
+
+    /// Waits until the sagas try something again that the store refused. Fails if they stop instead.
+    pub async fn wait_until_retrying(&self) {
+        let retrying = async {
+            while self.sagas().retrying().is_none() {
+                assert_eq!(self.sagas().failure(), None);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, retrying).await.expect("in time");
     }
 
     /// The sagas begin again at the first event.
