@@ -1,0 +1,227 @@
+//! The projector on a real log when something is wrong: with an event, with the store, with a document.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/shop.rs"]
+mod shop;
+mod support;
+
+use event_bus::Retried;
+use event_schemas::{Position, Version};
+use projections::{Difference, ProjectorState, ViewError};
+use shop::{
+    Shop, eventually, order_paid, order_payload, order_placed, order_stream, rename, rewrite, rewrite_payload,
+};
+use support::{money, order_id};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verification_finds_what_was_tampered_with() {
+    let mut shop = Shop::open().await;
+    let _projector = shop.projector().await;
+    for number in 1..=3 {
+        shop.append(order_stream(number), Version(0), order_placed(number))
+            .await;
+    }
+    shop.caught_up().await;
+    assert_eq!(shop.differences("orders").await, []);
+    let id = |number| order_id(number).into();
+
+    shop.tamper(
+        "UPDATE orders_g1 SET body = replace(body, '\"quantity\":2', '\"quantity\":3') WHERE rowid = 1",
+    )
+    .await;
+    shop.tamper("UPDATE orders_g1 SET k_status = 'paid' WHERE rowid = 2")
+        .await;
+    shop.tamper("DELETE FROM orders_g1 WHERE rowid = 3").await;
+    let mut found = shop.differences("orders").await;
+    found.sort_by_key(ToString::to_string);
+    assert_eq!(
+        found,
+        [
+            Difference::Contents { id: id(1) },
+            Difference::Keys { id: id(2) },
+            Difference::Missing { id: id(3) },
+        ]
+    );
+    shop.tamper("UPDATE orders_g1 SET id = 'nobody' WHERE rowid = 1")
+        .await;
+    assert!(
+        shop.differences("orders")
+            .await
+            .contains(&Difference::Missing { id: id(1) })
+    );
+    shop.tamper("UPDATE orders_g1 SET body = '{}' WHERE rowid = 2")
+        .await;
+    assert!(
+        shop.differences("orders")
+            .await
+            .contains(&Difference::Unreadable { id: id(2) })
+    );
+    // The other views are as they were.
+    assert_eq!(shop.differences("order_timeline").await, []);
+}
+
+/// An event of a newer binary is no poison: nothing is skipped, nothing is parked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_event_stops_the_projector_with_what_came_before() {
+    let mut shop = Shop::open().await;
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    shop.append(order_stream(1), Version(1), order_paid(1, money(900)))
+        .await;
+    rewrite(
+        &mut shop,
+        "UPDATE events SET event_version = '9.0' WHERE position = 2",
+    )
+    .await;
+    shop.append(order_stream(2), Version(0), order_placed(2)).await;
+    let projector = shop.projector().await;
+    eventually(|| !projector.state().is_ready()).await;
+    assert!(matches!(projector.state(), ProjectorState::Upgrade(text) if text.contains("upgrade")));
+    assert_eq!(shop.views.orders().position(), Position(1));
+    assert!(
+        shop.views
+            .orders()
+            .get(&order_id(1).into())
+            .await
+            .unwrap()
+            .is_some()
+    );
+    assert!(projector.status().iter().all(|view| !view.parked));
+    projector.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_heal_in_order() {
+    let mut shop = Shop::open().await;
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    shop.append(order_stream(1), Version(1), order_paid(1, money(900)))
+        .await;
+    // A payload that fits no schema: poison for every view that reads orders.
+    rewrite(
+        &mut shop,
+        "UPDATE events SET payload = '{\"OrderPlaced\":{}}' WHERE position = 1",
+    )
+    .await;
+    shop.append(order_stream(2), Version(0), order_placed(2)).await;
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    assert!(
+        shop.views
+            .orders()
+            .get(&order_id(2).into())
+            .await
+            .unwrap()
+            .is_some()
+    );
+    let scope = order_stream(1).to_string();
+    let parked: Vec<_> = projector
+        .status()
+        .into_iter()
+        .filter(|view| view.parked)
+        .map(|view| view.view)
+        .collect();
+    assert_eq!(parked, ["orders", "order_timeline", "sales"]);
+    let letters = projector
+        .dead_letters("orders")
+        .unwrap()
+        .show(&scope)
+        .await
+        .unwrap();
+    let versions: Vec<_> = letters
+        .iter()
+        .map(|letter| (letter.event_id.version.0, letter.reason.is_some()))
+        .collect();
+    assert_eq!(versions, [(1, true), (2, false)]);
+
+    // Not mended: it stays, and says how often it was tried.
+    let again = projector.retry("orders", &scope).await.unwrap();
+    assert!(
+        matches!(again, Retried::StillParked { handled: 0, .. }),
+        "{again:?}"
+    );
+    assert_eq!(
+        projector
+            .dead_letters("orders")
+            .unwrap()
+            .show(&scope)
+            .await
+            .unwrap()[0]
+            .attempts,
+        2
+    );
+    // Behind what is parked, in order.
+    shop.append(order_stream(1), Version(2), order_paid(1, money(1)))
+        .await;
+    shop.caught_up().await;
+    assert_eq!(
+        projector
+            .dead_letters("orders")
+            .unwrap()
+            .show(&scope)
+            .await
+            .unwrap()
+            .len(),
+        3
+    );
+
+    let payload = order_payload();
+    rewrite_payload(&shop, payload).await;
+    for view in ["orders", "order_timeline", "sales"] {
+        let healed = projector.retry(view, &scope).await.unwrap();
+        assert_eq!(healed, Retried::Healed { handled: 3 });
+    }
+    let order = shop
+        .views
+        .orders()
+        .get(&order_id(1).into())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(order.doc.version, Version(3));
+    assert!(projector.status().iter().all(|view| !view.parked));
+    // It goes on with the stream.
+    shop.append(order_stream(1), Version(3), order_paid(1, money(1)))
+        .await;
+    shop.caught_up().await;
+    for view in ["orders", "order_timeline", "sales"] {
+        assert_eq!(shop.differences(view).await, []);
+    }
+}
+
+/// A store that fails for a while is waited out, and nothing is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_is_tried_again() {
+    let mut shop = Shop::open().await;
+    let projector = shop.projector().await;
+    rename(&shop.views_file, "ALTER TABLE orders_g1 RENAME TO hidden").await;
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    eventually(|| matches!(projector.state(), ProjectorState::Retrying(_))).await;
+    // None of the views has passed what one of them could not store.
+    assert_eq!(shop.views.order_timeline().position(), Position(0));
+    rename(&shop.views_file, "ALTER TABLE hidden RENAME TO orders_g1").await;
+    shop.caught_up().await;
+    eventually(|| projector.state() == ProjectorState::Running).await;
+    assert_eq!(shop.differences("orders").await, []);
+}
+
+/// A document that the store holds in a form that this binary can't read is an error of that document alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_document_is_an_error_not_a_panic() {
+    let mut shop = Shop::open().await;
+    let _projector = shop.projector().await;
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    shop.append(order_stream(2), Version(0), order_placed(2)).await;
+    shop.caught_up().await;
+    shop.tamper("UPDATE orders_g1 SET body = '[1]' WHERE rowid = 1")
+        .await;
+    let broken = shop.views.orders().get(&order_id(1).into()).await;
+    assert!(matches!(broken, Err(ViewError::Corrupt { view: "orders", .. })));
+    assert!(
+        shop.views
+            .orders()
+            .get(&order_id(2).into())
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
