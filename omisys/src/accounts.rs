@@ -11,27 +11,40 @@ use sqlite_file::SqliteFile;
 use crate::cli::{self, Accounts};
 use crate::config::Config;
 use crate::error::{CliError, Context};
-use crate::stores::{Files, open_log_file};
+use crate::stores::{Files, open_existing_log_file, open_log_file};
 
 const REMEDY: &str = "run `omisys accounts list`";
 
 /// Runs the subcommand. Works beside a running server.
 pub async fn run(config: &Config, command: &Accounts, json: bool) -> Result<(), CliError> {
-    let identity = open(config).await?;
+    let identity = match command {
+        Accounts::Create { .. } => open_or_make(config).await?,
+        _ => open(config).await?,
+    };
     match command {
         Accounts::Create { role, email } => {
-            let account = identity.create_account(parse(email)?, Some(password()?), Role::from(*role)).await;
-            show(&account.context("the account could not be created", REMEDY)?, json);
+            let account = identity
+                .create_account(parse(email)?, Some(password()?), Role::from(*role))
+                .await;
+            show(
+                &account.context("the account could not be created", REMEDY)?,
+                json,
+            );
         }
         Accounts::List { limit } => {
             let accounts = identity.accounts(None, *limit as usize).await;
             let accounts = accounts.context("the accounts could not be read", "run `omisys doctor`")?;
-            accounts.iter().for_each(|account| show(account, json));
+            for account in &accounts {
+                show(account, json);
+            }
         }
         Accounts::Disable { email } => {
             let id = find(&identity, email).await?.id;
             let account = identity.set_status(id, Status::Disabled).await;
-            show(&account.context("the account could not be disabled", REMEDY)?, json);
+            show(
+                &account.context("the account could not be disabled", REMEDY)?,
+                json,
+            );
         }
         Accounts::ResetPassword { email } => {
             let id = find(&identity, email).await?.id;
@@ -42,41 +55,66 @@ pub async fn run(config: &Config, command: &Accounts, json: bool) -> Result<(), 
     Ok(())
 }
 
-/// Opens accounts and keys in the data directory, making both if they are missing.
+/// Opens accounts and keys in a data directory that is there: a mistyped one must not become an empty shop.
 pub async fn open(config: &Config) -> Result<Identity, CliError> {
+    open_in(config, open_existing_log_file(config)?).await
+}
+
+/// Opens accounts and keys in the data directory, making both if they are missing.
+async fn open_or_make(config: &Config) -> Result<Identity, CliError> {
     let directory = config.data_dir.display();
-    std::fs::create_dir_all(&config.data_dir)
-        .context(&format!("{directory} could not be made"), "name a directory that you may write to with --data-dir")?;
+    std::fs::create_dir_all(&config.data_dir).context(
+        &format!("{directory} could not be made"),
+        "name a directory that you may write to with --data-dir",
+    )?;
     open_in(config, open_log_file(config)?).await
 }
 
 /// As [`open`], in a log file that is open already.
 pub async fn open_in(config: &Config, file: SqliteFile) -> Result<Identity, CliError> {
-    Identity::open(file, Files::of(config).key_source(), config.identity.clone(), Clock::System)
-        .await
-        .context("accounts and keys could not be opened", "run `omisys doctor`")
+    Identity::open(
+        file,
+        Files::of(config).key_source(),
+        config.identity.clone(),
+        Clock::System,
+    )
+    .await
+    .context("accounts and keys could not be opened", "run `omisys doctor`")
 }
 
 async fn find(identity: &Identity, email: &str) -> Result<Account, CliError> {
-    let found = identity.find_account(parse(email)?).await.context("the accounts could not be read", "run `omisys doctor`")?;
+    let found = identity
+        .find_account(parse(email)?)
+        .await
+        .context("the accounts could not be read", "run `omisys doctor`")?;
     found.ok_or_else(|| CliError::failed(format!("nobody has the address {email}"), REMEDY))
 }
 
 fn parse(email: &str) -> Result<Email, CliError> {
-    Email::new(email).map_err(|error| CliError::usage(format!("{email:?}: {error}"), "give an e-mail address"))
+    Email::new(email)
+        .map_err(|error| CliError::usage(format!("{email:?}: {error}"), "give an e-mail address"))
 }
 
 /// The password on standard input, without the line end.
 fn password() -> Result<NewPassword, CliError> {
     let remedy = "pipe it in: printf %s \"$PASSWORD\" | omisys accounts …";
     let mut text = String::new();
-    std::io::stdin().take(4_096).read_to_string(&mut text).context("no password could be read", remedy)?;
+    std::io::stdin()
+        .take(4_096)
+        .read_to_string(&mut text)
+        .context("no password could be read", remedy)?;
     NewPassword::new(text.trim_end_matches(['\r', '\n']))
         .map_err(|error| CliError::usage(format!("the password will not do: {error}"), remedy))
 }
 
 fn show(account: &Account, json: bool) {
-    let Account { id, email, role, status, .. } = account;
+    let Account {
+        id,
+        email,
+        role,
+        status,
+        ..
+    } = account;
     let email = email.as_ref().map(Email::as_str);
     if json {
         let line: Value = json!({ "id": id, "email": email, "role": role.as_str(), "status": format!("{status:?}").to_lowercase() });

@@ -34,9 +34,16 @@ pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<()
     if command.views {
         compare_views(config, &log, &mut findings).await?;
     }
-    let Findings { events, orders, breaches } = findings;
+    let Findings {
+        events,
+        orders,
+        breaches,
+    } = findings;
     if json {
-        println!("{}", json!({ "events": events, "orders": orders, "breaches": breaches }));
+        println!(
+            "{}",
+            json!({ "events": events, "orders": orders, "breaches": breaches })
+        );
     } else {
         println!("{events} events, {orders} orders, {} breaches", breaches.len());
         for breach in &breaches {
@@ -58,12 +65,20 @@ pub async fn walk(file: &SqliteFile, log: &Log, grace: Duration) -> Result<Findi
     // As of before the head was read: what a long walk leaves unread has not been owed all the while. The rows too: an
     // intent that is still open then had its row before.
     let now = Clock::System.now();
-    let rows = sagas::open_effects(file).await.context("the effects could not be read", READ_REMEDY)?;
-    let head = log.head().await.context("the log could not be read", READ_REMEDY)?;
+    let rows = sagas::open_effects(file)
+        .await
+        .context("the effects could not be read", READ_REMEDY)?;
+    let head = log
+        .head()
+        .await
+        .context("the log could not be read", READ_REMEDY)?;
     let mut progress = Progress::new("events", head.0);
     let (mut audit, mut findings, mut position) = (Audit::new(), Findings::default(), Position(0));
     while position < head {
-        let page = log.read(position, PAGE).await.context("the log could not be read", READ_REMEDY)?;
+        let page = log
+            .read(position, PAGE)
+            .await
+            .context("the log could not be read", READ_REMEDY)?;
         let Some(last) = page.last() else { break };
         position = last.position();
         for entry in &page {
@@ -71,7 +86,8 @@ pub async fn walk(file: &SqliteFile, log: &Log, grace: Duration) -> Result<Findi
             progress.step();
             match entry {
                 LogEntry::Event(event) => {
-                    findings.orders += u64::from(matches!(event.event, Event::Order(OrderEvent::OrderPlaced(_))));
+                    findings.orders +=
+                        u64::from(matches!(event.event, Event::Order(OrderEvent::OrderPlaced(_))));
                     audit.observe(event);
                 }
                 LogEntry::Unreadable(unreadable) => findings.breaches.push(json!({
@@ -82,7 +98,9 @@ pub async fn walk(file: &SqliteFile, log: &Log, grace: Duration) -> Result<Findi
             }
         }
     }
-    findings.breaches.extend(audit.finish(now, grace).into_iter().map(breach));
+    findings
+        .breaches
+        .extend(audit.finish(now, grace).into_iter().map(breach));
     let due = now.checked_sub(grace).unwrap_or(now);
     for intent in audit.open_intents() {
         if intent.since < due && !rows.contains(&intent.event) {
@@ -100,16 +118,34 @@ pub async fn walk(file: &SqliteFile, log: &Log, grace: Duration) -> Result<Findi
     Ok(findings)
 }
 
-fn breach(Breach { invariant, stream, detail }: Breach) -> Value {
+fn breach(
+    Breach {
+        invariant,
+        stream,
+        detail,
+    }: Breach,
+) -> Value {
     json!({ "invariant": invariant, "stream": stream.to_string(), "detail": detail })
 }
 
 /// A stored document that is not what the log folds to is a breach too.
 async fn compare_views(config: &Config, log: &Log, findings: &mut Findings) -> Result<(), CliError> {
-    let file = open_file(&Files::of(config).views(), Synchronous::Normal)?;
-    let views = Views::open(&file, log.identity()).await.context("the read models could not be opened", READ_REMEDY)?;
+    let path = Files::of(config).views();
+    if !path.is_file() {
+        return Err(CliError::failed(
+            "there are no read models to compare",
+            "start `omisys serve` once: it folds them",
+        ));
+    }
+    let file = open_file(&path, Synchronous::Normal)?;
+    let views = Views::open(&file, log.identity())
+        .await
+        .context("the read models could not be opened", READ_REMEDY)?;
     for name in VIEW_NAMES {
-        let verification = views.verify(log, name).await.context(&format!("{name} could not be compared"), READ_REMEDY)?;
+        let verification = views
+            .verify(log, name)
+            .await
+            .context(&format!("{name} could not be compared"), READ_REMEDY)?;
         if !verification.equal() {
             findings.breaches.push(json!({
                 "invariant": "a read model is a fold of the log", "stream": name,

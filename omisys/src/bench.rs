@@ -25,7 +25,10 @@ const REMEDY: &str = "set TMPDIR to a folder with room, on the disk to be measur
 /// Aggregates that the commands of `append` are spread over.
 const SKUS: usize = 4_096;
 /// More than a benchmark sends: its limits are not what is measured.
-const UNLIMITED: gateway::Rate = gateway::Rate { requests: 1_000_000_000, window_seconds: 1 };
+const UNLIMITED: gateway::Rate = gateway::Rate {
+    requests: 1_000_000_000,
+    window_seconds: 1,
+};
 
 /// What one caller, or all of them, measured.
 struct Load {
@@ -37,27 +40,44 @@ struct Load {
 
 impl Load {
     fn new() -> Result<Self, CliError> {
-        let latency = Histogram::new_with_bounds(1, 120_000_000, 3).context("no histogram", "report this as a bug")?;
-        Ok(Self { latency, errors: 0, seconds: 0.0 })
+        let latency =
+            Histogram::new_with_bounds(1, 120_000_000, 3).context("no histogram", "report this as a bug")?;
+        Ok(Self {
+            latency,
+            errors: 0,
+            seconds: 0.0,
+        })
     }
 }
 
 /// Runs the subcommand; a check that fails is an error. The configured data directory is not touched.
 pub async fn run(config: &Config, command: &Bench, json: bool) -> Result<(), CliError> {
     let directory = tempfile::tempdir().context("no temporary folder", REMEDY)?;
-    let mut config = Config { data_dir: directory.path().to_owned(), ..config.clone() };
+    let mut config = Config {
+        data_dir: directory.path().to_owned(),
+        ..config.clone()
+    };
     config.gateway.per_address = UNLIMITED;
     config.gateway.per_caller = UNLIMITED;
-    config.gateway.trusted_proxies = vec!["127.0.0.1".parse().context("no address", "report this as a bug")?];
+    config.gateway.trusted_proxies = vec![
+        "127.0.0.1"
+            .parse()
+            .context("no address", "report this as a bug")?,
+    ];
     let (load, checks) = match command.scenario {
         Scenario::Append => append(&config, command).await?,
         Scenario::Checkout => over_http(&config, command, buy).await?,
         Scenario::Read => over_http(&config, command, read).await?,
     };
     report(command, &load, &checks, json);
-    let failed = checks.as_object().is_some_and(|checks| checks.values().any(|held| held == false));
+    let failed = checks
+        .as_object()
+        .is_some_and(|checks| checks.values().any(|held| held == false));
     if failed || load.errors > 0 {
-        return Err(CliError::failed("the load did not leave what it should", "look at the checks and errors above"));
+        return Err(CliError::failed(
+            "the load did not leave what it should",
+            "look at the checks and errors above",
+        ));
     }
     Ok(())
 }
@@ -79,7 +99,8 @@ where
             while Instant::now() < end {
                 let begun = Instant::now();
                 let done = step(caller.clone(), round).await;
-                load.latency.saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
+                load.latency
+                    .saturating_record(u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX));
                 load.errors += u64::from(!done);
                 round += 1;
             }
@@ -88,7 +109,9 @@ where
     }
     let mut all = Load::new()?;
     for load in tasks.join_all().await {
-        all.latency.add(load.latency).context("no histogram", "report this as a bug")?;
+        all.latency
+            .add(load.latency)
+            .context("no histogram", "report this as a bug")?;
         all.errors += load.errors;
     }
     all.seconds = started.elapsed().as_secs_f64();
@@ -98,7 +121,14 @@ where
 /// Receipts of stock through the executor alone, each durable before the next of its caller.
 async fn append(config: &Config, command: &Bench) -> Result<(Load, Value), CliError> {
     let file = open_log_file(config)?;
-    let log = Log::open(&file, LogOptions { clock: Clock::System, ..LogOptions::default() }).await;
+    let log = Log::open(
+        &file,
+        LogOptions {
+            clock: Clock::System,
+            ..LogOptions::default()
+        },
+    )
+    .await;
     let log = log.context("the log could not be opened", REMEDY)?;
     let inventory = Executors::start(&log, &ExecutorOptions::default()).inventory;
     let reference = Reference::new("bench").context("no reference", "report this as a bug")?;
@@ -106,10 +136,22 @@ async fn append(config: &Config, command: &Bench) -> Result<(Load, Value), CliEr
     let load = closed_loop(command, callers, move |caller: usize, round| {
         let (inventory, reference) = (inventory.clone(), reference.clone());
         async move {
-            let id = CommandId::from_uuid(derive_uuid("omisys/bench", &[&caller.to_be_bytes(), &round.to_be_bytes()]));
-            let receive = aggregates::inventory::InventoryCommand::Receive { quantity: 1, reference };
+            let id = CommandId::from_uuid(derive_uuid(
+                "omisys/bench",
+                &[&caller.to_be_bytes(), &round.to_be_bytes()],
+            ));
+            let receive = aggregates::inventory::InventoryCommand::Receive {
+                quantity: 1,
+                reference,
+            };
             let sku = format!("BENCH-{}", (caller * 31 + round as usize) % SKUS);
-            inventory.submit(sku.as_str(), CommandRequest::new(id, Actor::system("bench"), receive)).await.is_ok()
+            inventory
+                .submit(
+                    sku.as_str(),
+                    CommandRequest::new(id, Actor::system("bench"), receive),
+                )
+                .await
+                .is_ok()
         }
     })
     .await?;
@@ -126,14 +168,26 @@ where
     Fut: Future<Output = bool> + Send,
 {
     let embedded = Embedded::start(config, Payments::Sandbox).await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await.context("no port", "free a port on loopback")?;
-    let address = listener.local_addr().context("no port", "free a port on loopback")?;
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .context("no port", "free a port on loopback")?;
+    let address = listener
+        .local_addr()
+        .context("no port", "free a port on loopback")?;
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
-    let gateway = tokio::spawn(gateway::serve(listener, embedded.gateway.clone(), soft.clone(), hard));
+    let gateway = tokio::spawn(gateway::serve(
+        listener,
+        embedded.gateway.clone(),
+        soft.clone(),
+        hard,
+    ));
     demo::seed(&embedded).await?;
     let shop = Shop::new(Client::new(&format!("http://{address}")), "bench");
     let (_, email, password) = demo::ACCOUNTS[0];
-    shop.login(email, password).await.stock_product("BENCH", 1_000, 100_000_000).await;
+    shop.login(email, password)
+        .await
+        .stock_product("BENCH", 1_000, 100_000_000)
+        .await;
     let mut guests = Vec::new();
     for _ in 0..command.callers {
         guests.push(Arc::new(shop.guest().await));
@@ -167,12 +221,18 @@ fn report(command: &Bench, load: &Load, checks: &Value, json: bool) {
     let max = millis(load.latency.max());
     let scenario = format!("{:?}", command.scenario).to_lowercase();
     if json {
-        println!("{}", json!({
-            "scenario": scenario, "callers": command.callers, "throughput": throughput, "p50_ms": p50, "p99_ms": p99,
-            "max_ms": max, "errors": load.errors, "checks": checks,
-        }));
+        println!(
+            "{}",
+            json!({
+                "scenario": scenario, "callers": command.callers, "throughput": throughput, "p50_ms": p50, "p99_ms": p99,
+                "max_ms": max, "errors": load.errors, "checks": checks,
+            })
+        );
         return;
     }
-    println!("{scenario}, {} callers, closed loop: {throughput:.0}/s  p50 {p50:.2} ms  p99 {p99:.2} ms  max {max:.2} ms", command.callers);
+    println!(
+        "{scenario}, {} callers, closed loop: {throughput:.0}/s  p50 {p50:.2} ms  p99 {p99:.2} ms  max {max:.2} ms",
+        command.callers
+    );
     println!("errors: {}  checks: {checks}", load.errors);
 }

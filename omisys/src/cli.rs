@@ -7,7 +7,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A commerce backend whose source of truth is an event log.
 #[derive(Debug, Parser)]
-#[command(name = "omisys", version, max_term_width = 110, after_help = "Start here:\n  omisys serve --demo")]
+#[command(
+    name = "omisys",
+    version,
+    max_term_width = 110,
+    after_help = "Start here:\n  omisys serve --demo"
+)]
 pub struct Cli {
     #[command(flatten)]
     pub global: Global,
@@ -46,7 +51,9 @@ pub enum Profile {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the whole system in one process
-    #[command(after_help = "Example:\n  omisys serve --demo\n  omisys serve --listen 127.0.0.1:9000 --data-dir /var/lib/omisys")]
+    #[command(
+        after_help = "Example:\n  omisys serve --demo\n  omisys serve --listen 127.0.0.1:9000 --data-dir /var/lib/omisys"
+    )]
     Serve(Serve),
     /// Sell what a retailer sold, through the real command path
     #[command(subcommand)]
@@ -87,7 +94,9 @@ pub struct Serve {
 #[derive(Debug, Subcommand)]
 pub enum Import {
     /// Sell the year of the UCI "Online Retail" data set (CSV, or CSV compressed with gzip)
-    #[command(after_help = "May be killed and run again: nothing is sold twice.\nExit code 1 when the books differ from the file.\n\nExample:\n  omisys import online-retail online-retail.csv.gz --limit 200")]
+    #[command(
+        after_help = "May be killed and run again: nothing is sold twice.\nExit code 1 when the books differ from the file.\n\nExample:\n  omisys import online-retail online-retail.csv.gz --limit 200"
+    )]
     OnlineRetail {
         /// The file, with the header InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country
         file: PathBuf,
@@ -100,7 +109,9 @@ pub enum Import {
 #[derive(Debug, Subcommand)]
 pub enum Accounts {
     /// Create an account; the password is read from standard input
-    #[command(after_help = "Example:\n  printf %s \"$PASSWORD\" | omisys accounts create --role admin --email ops@example.com")]
+    #[command(
+        after_help = "Example:\n  printf %s \"$PASSWORD\" | omisys accounts create --role admin --email ops@example.com"
+    )]
     Create {
         #[arg(long, value_enum)]
         role: Role,
@@ -108,17 +119,22 @@ pub enum Accounts {
         email: String,
     },
     /// List accounts
+    #[command(after_help = "Example:\n  omisys accounts list --json")]
     List {
         /// At most so many
         #[arg(long, default_value_t = 100)]
         limit: u32,
     },
     /// Disable an account and revoke its tokens
+    #[command(after_help = "Example:\n  omisys accounts disable --email staff@example.com")]
     Disable {
         #[arg(long)]
         email: String,
     },
     /// Set a new password, read from standard input, and revoke all tokens
+    #[command(
+        after_help = "Example:\n  printf %s \"$PASSWORD\" | omisys accounts reset-password --email ops@example.com"
+    )]
     ResetPassword {
         #[arg(long)]
         email: String,
@@ -135,10 +151,13 @@ pub enum Role {
 #[derive(Debug, Subcommand)]
 pub enum Keys {
     /// List keys and what each is used for
+    #[command(after_help = "Example:\n  omisys keys list --json")]
     List,
     /// Publish a new signing key; it signs once every verifier has it
+    #[command(after_help = "Example:\n  omisys keys rotate")]
     Rotate,
     /// Stop accepting what a key signed
+    #[command(after_help = "Example:\n  omisys keys retire KID")]
     Retire {
         /// The key's id
         kid: String,

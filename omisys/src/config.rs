@@ -12,12 +12,17 @@ use crate::cli::{Global, Profile};
 use crate::error::CliError;
 
 const DEFAULT_FILE: &str = "omisys.toml";
+/// Thirty days.
+pub const MAX_PAYMENT_WINDOW_MINUTES: u32 = 60 * 24 * 30;
 
 /// Everything that can be configured.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    #[expect(dead_code, reason = "one profile is built in so far; an unknown one is refused when it is parsed")]
+    #[expect(
+        dead_code,
+        reason = "one profile is built in so far; an unknown one is refused when it is parsed"
+    )]
     pub profile: Profile,
     /// Where the embedded profile keeps its files.
     pub data_dir: PathBuf,
@@ -35,7 +40,7 @@ pub struct Config {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Shop {
-    /// The one currency, ISO 4217. Fixed by the first event.
+    /// The one currency, ISO 4217. Fixed for good by the first start on a data directory.
     pub currency: Currency,
     /// How long an order waits for its payment.
     pub payment_window_minutes: u32,
@@ -43,7 +48,10 @@ pub struct Shop {
 
 impl Default for Shop {
     fn default() -> Self {
-        Self { currency: Currency::GBP, payment_window_minutes: 30 }
+        Self {
+            currency: Currency::GBP,
+            payment_window_minutes: 30,
+        }
     }
 }
 
@@ -59,7 +67,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { filter: "warn".to_owned(), json: false }
+        Self {
+            filter: "warn".to_owned(),
+            json: false,
+        }
     }
 }
 
@@ -76,10 +87,16 @@ impl Config {
                 ));
             }
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None if Path::new(DEFAULT_FILE).is_file() => {
+                figment = figment.merge(Toml::file_exact(DEFAULT_FILE))
+            }
             None => {}
         }
-        figment = figment.merge(Env::prefixed("OMISYS_").filter(|key| is_config_key(key.as_str())).split("__"));
+        figment = figment.merge(
+            Env::prefixed("OMISYS_")
+                .filter(|key| is_config_key(key.as_str()))
+                .split("__"),
+        );
         if let Some(profile) = global.profile {
             figment = figment.merge(Serialized::default("profile", profile));
         }
@@ -87,7 +104,11 @@ impl Config {
             figment = figment.merge(Serialized::default("data_dir", data_dir));
         }
         let config: Self = figment.extract().map_err(|error| {
-            let key = if error.path.is_empty() { String::new() } else { format!("{}: ", error.path.join(".")) };
+            let key = if error.path.is_empty() {
+                String::new()
+            } else {
+                format!("{}: ", error.path.join("."))
+            };
             CliError::usage(
                 format!("the configuration is wrong: {key}{}", error.kind),
                 "mend that key in the file, or in its OMISYS_<SECTION>__<KEY> variable",
@@ -99,14 +120,19 @@ impl Config {
 
     fn check(&self) -> Result<(), CliError> {
         let window = self.shop.payment_window_minutes;
-        if !(1..=60 * 24 * 30).contains(&window) {
+        if !(1..=MAX_PAYMENT_WINDOW_MINUTES).contains(&window) {
             return Err(CliError::usage(
-                format!("the configuration is wrong: shop.payment_window_minutes: {window} is not within 1 to 43200"),
+                format!(
+                    "the configuration is wrong: shop.payment_window_minutes: {window} is not within 1 to 43200"
+                ),
                 "give the minutes an order may wait for its payment",
             ));
         }
         self.gateway.validate().map_err(|error| {
-            CliError::usage(format!("the configuration is wrong: {error}"), "mend that key of the [gateway] section")
+            CliError::usage(
+                format!("the configuration is wrong: {error}"),
+                "mend that key of the [gateway] section",
+            )
         })
     }
 }
@@ -125,14 +151,23 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("omisys.toml");
         std::fs::write(&path, text).unwrap();
-        let global = Global { config: Some(path), profile: None, data_dir: None, json: false, verbose: false };
+        let global = Global {
+            config: Some(path),
+            profile: None,
+            data_dir: None,
+            json: false,
+            verbose: false,
+        };
         Config::load(&global)
     }
 
     #[test]
     fn the_offending_key_is_named() {
         for (text, key) in [
-            ("[shop]\npayment_window_minutes = 0", "shop.payment_window_minutes"),
+            (
+                "[shop]\npayment_window_minutes = 0",
+                "shop.payment_window_minutes",
+            ),
             ("[shop]\ncurrency = \"XXY\"", "shop.currency"),
             ("[gateway]\nlisten = \"nowhere\"", "gateway.listen"),
             ("[gateway]\nport = 1", "port"),

@@ -1,4 +1,4 @@
-//! What `--demo` begins with: a small catalogue and accounts with known passwords, made on the first start.
+//! What `--demo` begins with: a small catalogue and accounts with known passwords.
 
 use identity::verifier::Role;
 use identity::{Email, NewPassword};
@@ -29,7 +29,7 @@ const CATALOGUE: [(&str, &str, &str, i64, u32); 8] = [
     ("PEN-1", "Fountain pen, the last one", "stationery", 4_200, 1),
 ];
 
-/// Makes what is missing. Safe to run on every start.
+/// Makes what is missing, in a shop that sells in GBP. Safe to run on every start: what is there is found by its keys.
 pub async fn seed(embedded: &Embedded) -> Result<(), CliError> {
     let mut admin = None;
     for (role, email, password) in ACCOUNTS {
@@ -41,7 +41,9 @@ pub async fn seed(embedded: &Embedded) -> Result<(), CliError> {
     let Some(admin) = admin else { return Ok(()) };
     let local = Local::new(embedded.command.clone(), embedded.identity.clone(), admin);
     for (sku, title, category, price, units) in CATALOGUE {
-        product(&local, (sku, title, category), price, units).await.context("the demo catalogue could not be made", REMEDY)?;
+        product(&local, (sku, title, category), price, units)
+            .await
+            .context("the demo catalogue could not be made", REMEDY)?;
     }
     Ok(())
 }
@@ -59,7 +61,11 @@ async fn account(
         return Ok(account.id);
     }
     let password = NewPassword::new(password).context(WHAT, REMEDY)?;
-    Ok(identity.create_account(email, Some(password), role).await.context(WHAT, REMEDY)?.id)
+    Ok(identity
+        .create_account(email, Some(password), role)
+        .await
+        .context(WHAT, REMEDY)?
+        .id)
 }
 
 async fn product(
@@ -70,11 +76,24 @@ async fn product(
 ) -> Result<Value, LocalError> {
     let key = |step: &str| format!("demo-{step}-{sku}");
     let details = json!({ "title": title, "category": category });
-    let created = local.post("/v1/products", &key("product"), None, &details).await?;
+    let created = local
+        .post("/v1/products", &key("product"), None, &details)
+        .await?;
     let path = format!("/v1/products/{}", created["id"].as_str().unwrap_or_default());
     let variant = json!({ "sku": sku, "price": { "amount": price, "currency": "GBP" } });
-    local.post(&format!("{path}/variants"), &key("variant"), None, &variant).await?;
-    local.post(&format!("{path}/publish"), &key("publish"), None, &json!({})).await?;
+    local
+        .post(&format!("{path}/variants"), &key("variant"), None, &variant)
+        .await?;
+    local
+        .post(&format!("{path}/publish"), &key("publish"), None, &json!({}))
+        .await?;
     let receipt = json!({ "quantity": units, "reference": "opening stock" });
-    local.post(&format!("/v1/inventory/{sku}/receipts"), &key("stock"), None, &receipt).await
+    local
+        .post(
+            &format!("/v1/inventory/{sku}/receipts"),
+            &key("stock"),
+            None,
+            &receipt,
+        )
+        .await
 }

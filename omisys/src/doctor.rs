@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use event_schemas::{Clock, Timestamp};
+use identity::KeySource;
 use serde_json::json;
 
 use crate::accounts;
@@ -21,16 +22,36 @@ struct Finding {
     outcome: Result<String, (String, &'static str)>,
 }
 
-/// Runs the subcommand; an ill finding is an error. Changes nothing that is there.
+/// Runs the subcommand; an ill finding is an error. Changes no data that is there.
 pub async fn run(config: &Config, command: &Doctor, json: bool) -> Result<(), CliError> {
     let listen = command.listen.unwrap_or(config.gateway.listen);
+    let served = config.data_dir.exists()
+        && DataDirLock::take(config).is_err_and(|error| error.what.starts_with("another"));
     let findings = [
-        Finding { check: "configuration", outcome: Ok("valid".to_owned()) },
-        Finding { check: "clock", outcome: clock(Clock::System.now()) },
-        Finding { check: "data directory", outcome: directory(config) },
-        Finding { check: "port", outcome: port(listen) },
-        Finding { check: "log", outcome: log(config).await },
-        Finding { check: "keys and accounts", outcome: people(config).await },
+        Finding {
+            check: "configuration",
+            outcome: Ok("valid".to_owned()),
+        },
+        Finding {
+            check: "clock",
+            outcome: clock(Clock::System.now()),
+        },
+        Finding {
+            check: "data directory",
+            outcome: directory(config),
+        },
+        Finding {
+            check: "port",
+            outcome: port(listen, served),
+        },
+        Finding {
+            check: "log",
+            outcome: log(config).await,
+        },
+        Finding {
+            check: "keys and accounts",
+            outcome: people(config).await,
+        },
     ];
     let ill = findings.iter().filter(|finding| finding.outcome.is_err()).count();
     if json {
@@ -38,10 +59,15 @@ pub async fn run(config: &Config, command: &Doctor, json: bool) -> Result<(), Cl
             .iter()
             .map(|Finding { check, outcome }| match outcome {
                 Ok(detail) => json!({ "check": check, "ok": true, "detail": detail }),
-                Err((detail, remedy)) => json!({ "check": check, "ok": false, "detail": detail, "remedy": remedy }),
+                Err((detail, remedy)) => {
+                    json!({ "check": check, "ok": false, "detail": detail, "remedy": remedy })
+                }
             })
             .collect();
-        println!("{}", json!({ "ok": ill == 0, "version": env!("CARGO_PKG_VERSION"), "checks": rows }));
+        println!(
+            "{}",
+            json!({ "ok": ill == 0, "version": env!("CARGO_PKG_VERSION"), "checks": rows })
+        );
     } else {
         println!("omisys {}", env!("CARGO_PKG_VERSION"));
         for Finding { check, outcome } in &findings {
@@ -54,7 +80,10 @@ pub async fn run(config: &Config, command: &Doctor, json: bool) -> Result<(), Cl
     if ill == 0 {
         return Ok(());
     }
-    Err(CliError::failed(format!("{ill} checks failed"), "mend what is marked above"))
+    Err(CliError::failed(
+        format!("{ill} checks failed"),
+        "mend what is marked above",
+    ))
 }
 
 type Outcome = Result<String, (String, &'static str)>;
@@ -62,7 +91,10 @@ type Outcome = Result<String, (String, &'static str)>;
 fn clock(now: Timestamp) -> Outcome {
     let released: Timestamp = RELEASED.parse().unwrap_or(Timestamp::UNIX_EPOCH);
     if now < released {
-        return Err((format!("it says {now}"), "set the clock, and keep it with NTP: deadlines and tokens depend on it"));
+        return Err((
+            format!("it says {now}"),
+            "set the clock, and keep it with NTP: deadlines and tokens depend on it",
+        ));
     }
     Ok(now.to_string())
 }
@@ -73,28 +105,46 @@ fn directory(config: &Config) -> Outcome {
         return Ok(format!("{} will be made on the first start", path.display()));
     }
     if let Some(open) = readable_by_others(path) {
-        return Err((format!("{open} can be read by other users"), "chmod 600 that file"));
+        return Err((
+            format!("{open} can be read by other users"),
+            "chmod 600 that file",
+        ));
     }
     match DataDirLock::take(config) {
         Ok(_) => Ok(format!("{} is free and can be written to", path.display())),
-        Err(error) if error.what.starts_with("another") => Ok(format!("{} is in use by a running server", path.display())),
-        Err(error) => Err((error.what, "name a directory that you may write to with --data-dir")),
+        Err(error) if error.what.starts_with("another") => {
+            Ok(format!("{} is in use by a running server", path.display()))
+        }
+        Err(error) => Err((
+            error.what,
+            "name a directory that you may write to with --data-dir",
+        )),
     }
 }
 
 /// The first file with secrets that others may read.
 fn readable_by_others(path: &Path) -> Option<String> {
     use std::os::unix::fs::PermissionsExt as _;
-    ["log.db", "keys.json"].into_iter().map(|name| path.join(name)).find_map(|file| {
-        let mode = std::fs::metadata(&file).ok()?.permissions().mode();
-        (mode & 0o077 != 0).then(|| file.display().to_string())
-    })
+    ["log.db", "keys.json"]
+        .into_iter()
+        .map(|name| path.join(name))
+        .find_map(|file| {
+            let mode = std::fs::metadata(&file).ok()?.permissions().mode();
+            (mode & 0o077 != 0).then(|| file.display().to_string())
+        })
 }
 
-fn port(listen: std::net::SocketAddr) -> Outcome {
+/// `served`: a server runs on the data directory, and most likely it is what has the port.
+fn port(listen: std::net::SocketAddr, served: bool) -> Outcome {
     match TcpListener::bind(listen) {
         Ok(_) => Ok(format!("{listen} is free")),
-        Err(error) => Err((format!("{listen}: {error}"), "stop what uses it, or choose another with --listen")),
+        Err(_) if served => Ok(format!(
+            "{listen} is in use, and a server runs on the data directory"
+        )),
+        Err(error) => Err((
+            format!("{listen}: {error}"),
+            "stop what uses it, or choose another with --listen",
+        )),
     }
 }
 
@@ -102,8 +152,13 @@ async fn log(config: &Config) -> Outcome {
     if !Files::of(config).log().exists() {
         return Ok("none yet".to_owned());
     }
-    let (_, log) = open_log(config).await.map_err(|error| (error.what, "restore the file from a backup, or upgrade omisys"))?;
-    let head = log.head().await.map_err(|error| (error.to_string(), "restore the file from a backup"))?;
+    let (_, log) = open_log(config)
+        .await
+        .map_err(|error| (error.what, "restore the file from a backup, or upgrade omisys"))?;
+    let head = log
+        .head()
+        .await
+        .map_err(|error| (error.to_string(), "restore the file from a backup"))?;
     Ok(format!("{head} events, epoch {}", log.identity().epoch))
 }
 
@@ -111,11 +166,28 @@ async fn people(config: &Config) -> Outcome {
     if !Files::of(config).log().exists() {
         return Ok("none yet".to_owned());
     }
-    let identity = accounts::open(config).await.map_err(|error| (error.what, "restore the keys file or OMISYS_KEYS"))?;
-    let accounts = identity.accounts(None, 1).await.map_err(|error| (error.to_string(), "run `omisys accounts list`"))?;
+    if matches!(Files::of(config).key_source(), KeySource::Directory(_))
+        && !config.data_dir.join("keys.json").exists()
+    {
+        let lost = "the log is there and its keys.json is not: new keys would sign everybody out and answer old \
+                    idempotency keys with 422";
+        return Err((
+            lost.to_owned(),
+            "restore keys.json from its backup, or set OMISYS_KEYS",
+        ));
+    }
+    let identity = accounts::open(config)
+        .await
+        .map_err(|error| (error.what, "restore the keys file or OMISYS_KEYS"))?;
+    let accounts = identity
+        .accounts(None, 1)
+        .await
+        .map_err(|error| (error.to_string(), "run `omisys accounts list`"))?;
     let keys = identity.keys().len();
     if accounts.is_empty() {
-        return Ok(format!("{keys} keys; nobody can sign in yet: `omisys accounts create --role admin --email E`"));
+        return Ok(format!(
+            "{keys} keys; nobody can sign in yet: `omisys accounts create --role admin --email E`"
+        ));
     }
     Ok(format!("{keys} keys, accounts are there"))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use command_api::{CommandApi, Random, Rules};
 use event_schemas::{Clock, Code};
-use event_store::{Executors, ExecutorOptions, Log, LogOptions};
+use event_store::{ExecutorOptions, Executors, Log, LogOptions};
 use gateway::{Component, Gateway, Service, Status};
 use identity::Identity;
 use projections::{Projector, Views};
@@ -23,7 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::accounts;
 use crate::config::Config;
 use crate::error::{CliError, Context};
-use crate::stores::{DataDirLock, Files, open_file, open_log_file};
+use crate::stores::{DataDirLock, Files, fix_currency, open_file, open_log_file};
 
 const STORE_REMEDY: &str = "run `omisys doctor`";
 /// How long a settled system may take to be seen as one.
@@ -32,7 +32,7 @@ const SETTLE: Duration = Duration::from_secs(600);
 /// Which provider moves the money. A real one and the sandbox never run together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payments {
-    /// None: only orders that cost nothing can be paid.
+    /// None: a checkout is refused, since no payment method is there. A real provider comes with a later release.
     None,
     /// The sandbox: nobody's money.
     Sandbox,
@@ -60,12 +60,19 @@ impl Embedded {
         let lock = DataDirLock::take(config)?;
         let files = Files::of(config);
         let log_file = open_log_file(config)?;
+        fix_currency(&log_file, config.shop.currency).await?;
         let identity = accounts::open_in(config, log_file.clone()).await?;
         let views_file = open_file(&files.views(), Synchronous::Normal)?;
         let clock = Clock::System;
-        let log = Log::open(&log_file, LogOptions { clock: clock.clone(), ..LogOptions::default() })
-            .await
-            .context("the log could not be opened", STORE_REMEDY)?;
+        let log = Log::open(
+            &log_file,
+            LogOptions {
+                clock: clock.clone(),
+                ..LogOptions::default()
+            },
+        )
+        .await
+        .context("the log could not be opened", STORE_REMEDY)?;
         let executors = Executors::start(&log, &ExecutorOptions::default());
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
 
@@ -76,8 +83,12 @@ impl Embedded {
         let provider = match payments {
             Payments::None => None,
             Payments::Sandbox => {
-                let sandbox = SandboxProvider::open(files.sandbox(), clock.clone(), SandboxOptions::default());
-                Some(Provider::Sandbox(sandbox.context("the sandbox provider could not be opened", STORE_REMEDY)?))
+                let sandbox =
+                    SandboxProvider::open(files.sandbox(), clock.clone(), SandboxOptions::default());
+                Some(Provider::Sandbox(sandbox.context(
+                    "the sandbox provider could not be opened",
+                    STORE_REMEDY,
+                )?))
             }
         };
         let payment_window = Duration::from_secs(u64::from(config.shop.payment_window_minutes) * 60);
@@ -87,10 +98,15 @@ impl Embedded {
             file: log_file.clone(),
             provider,
             clock: clock.clone(),
-            config: SagasConfig { payment_window, ..SagasConfig::default() },
+            config: SagasConfig {
+                payment_window,
+                ..SagasConfig::default()
+            },
             faults: Faults::default(),
         };
-        let sagas = Sagas::start(deps).await.context("the sagas could not start", STORE_REMEDY)?;
+        let sagas = Sagas::start(deps)
+            .await
+            .context("the sagas could not start", STORE_REMEDY)?;
         tasks.spawn(identity.clone().run(stopping.clone().cancelled_owned()));
 
         let services = command_api::Services {
@@ -102,8 +118,14 @@ impl Embedded {
             clock: clock.clone(),
             random: Random::System,
         };
-        let rules = Rules { payment_window, payment_methods: payment_methods(payments)?, ..Rules::new(config.shop.currency) };
-        let command_api = CommandApi::start(services, rules).await.context("the command API could not start", STORE_REMEDY)?;
+        let rules = Rules {
+            payment_window,
+            payment_methods: payment_methods(payments)?,
+            ..Rules::new(config.shop.currency)
+        };
+        let command_api = CommandApi::start(services, rules)
+            .await
+            .context("the command API could not start", STORE_REMEDY)?;
         let command = command_api::router(command_api).split_for_parts();
         let query = QueryApi {
             views: views.clone(),
@@ -121,8 +143,17 @@ impl Embedded {
         };
         let probe = readiness(Arc::clone(&projector), Arc::clone(&sagas));
         let numbers = metrics(Arc::clone(&projector), log.clone());
-        let gateway = Gateway::new(config.gateway.clone(), services, identity.verifier(), probe, numbers)
-            .context("the gateway could not start", "mend the [gateway] section of the configuration")?;
+        let gateway = Gateway::new(
+            config.gateway.clone(),
+            services,
+            identity.verifier(),
+            probe,
+            numbers,
+        )
+        .context(
+            "the gateway could not start",
+            "mend the [gateway] section of the configuration",
+        )?;
         Ok(Self {
             command: command.0,
             log,
@@ -143,17 +174,29 @@ impl Embedded {
         &self.files[0]
     }
 
+    /// Resolves when the sagas have stopped by themselves, with the reason.
+    pub async fn sagas_stopped(&self) -> Option<String> {
+        self.sagas.stopped().await
+    }
+
     /// Waits until nothing is under way: every policy has run, every effect is done, every read model shows it.
     pub async fn settle(&self) -> Result<(), CliError> {
         let settled = tokio::time::timeout(SETTLE, self.sagas.idle()).await;
         settled
             .context("the sagas did not come to rest", "run `omisys audit`")?
             .context("the sagas stopped", "run `omisys doctor`")?;
-        let head = self.log.head().await.context("the log could not be read", STORE_REMEDY)?;
+        let head = self
+            .log
+            .head()
+            .await
+            .context("the log could not be read", STORE_REMEDY)?;
         if self.views.reach(head, Instant::now() + SETTLE).await {
             return Ok(());
         }
-        Err(CliError::failed("the read models did not catch up", "run `omisys doctor`"))
+        Err(CliError::failed(
+            "the read models did not catch up",
+            "run `omisys doctor`",
+        ))
     }
 
     /// Lets what is under way come to its end, in the order in which it flows, and closes the stores.
@@ -184,18 +227,34 @@ fn readiness(projector: Arc<Projector>, sagas: Arc<Sagas>) -> gateway::Readiness
     Arc::new(move || {
         let component = |name: &str, failed: Option<String>| Component {
             name: name.to_owned(),
-            status: if failed.is_some() { Status::Down } else { Status::Up },
+            status: if failed.is_some() {
+                Status::Down
+            } else {
+                Status::Up
+            },
             detail: failed,
         };
         let projector_state = projector.state();
         let projector_failed = (!projector_state.is_ready()).then(|| format!("{projector_state:?}"));
-        let parked = projector.status().into_iter().filter(|view| view.parked).map(|view| Component {
-            name: format!("projections/{}", view.view),
+        let parked = projector
+            .status()
+            .into_iter()
+            .filter(|view| view.parked)
+            .map(|view| Component {
+                name: format!("projections/{}", view.view),
+                status: Status::Degraded,
+                detail: Some("events wait in the dead letters".to_owned()),
+            });
+        let sagas_parked = sagas.parked().then(|| Component {
+            name: "sagas/dead-letters".to_owned(),
             status: Status::Degraded,
-            detail: Some("events wait in the dead letters".to_owned()),
+            detail: Some("events, timers or effects wait in the dead letters".to_owned()),
         });
-        let parts = [component("projections", projector_failed), component("sagas", sagas.failure())];
-        parts.into_iter().chain(parked).collect()
+        let parts = [
+            component("projections", projector_failed),
+            component("sagas", sagas.failure()),
+        ];
+        parts.into_iter().chain(parked).chain(sagas_parked).collect()
     })
 }
 
@@ -203,19 +262,35 @@ fn metrics(projector: Arc<Projector>, log: Log) -> gateway::MetricsSource {
     Arc::new(move |text: &mut String| {
         use std::fmt::Write as _;
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP omisys_log_head Position of the last event.\n# TYPE omisys_log_head counter");
+        let _ = writeln!(
+            text,
+            "# HELP omisys_log_head Position of the last event.\n# TYPE omisys_log_head counter"
+        );
         let _ = writeln!(text, "omisys_log_head {}", log.watch().borrow().0);
-        let _ = writeln!(text, "# HELP omisys_view_lag_events Events not yet in a view.\n# TYPE omisys_view_lag_events gauge");
+        let _ = writeln!(
+            text,
+            "# HELP omisys_view_lag_events Events not yet in a view.\n# TYPE omisys_view_lag_events gauge"
+        );
         for view in projector.status() {
-            let _ = writeln!(text, "omisys_view_lag_events{{view=\"{}\"}} {}", view.view, view.lag);
+            let _ = writeln!(
+                text,
+                "omisys_view_lag_events{{view=\"{}\"}} {}",
+                view.view, view.lag
+            );
         }
     })
 }
 
 /// Prints the OpenAPI document, which comes from the code: on stores in a folder that is thrown away.
 pub async fn print_openapi(config: &Config) -> Result<(), CliError> {
-    let directory = tempfile::tempdir().context("no temporary folder", "set TMPDIR to a folder that you may write to")?;
-    let config = Config { data_dir: directory.path().to_owned(), ..config.clone() };
+    let directory = tempfile::tempdir().context(
+        "no temporary folder",
+        "set TMPDIR to a folder that you may write to",
+    )?;
+    let config = Config {
+        data_dir: directory.path().to_owned(),
+        ..config.clone()
+    };
     let embedded = Embedded::start(&config, Payments::Sandbox).await?;
     let document = embedded.gateway.openapi_text();
     embedded.stop().await;

@@ -18,12 +18,20 @@ pub struct CliError {
 impl CliError {
     /// Work that could not be done.
     pub fn failed(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into(), usage: false, cause: None }
+        Self {
+            what: what.into(),
+            remedy: remedy.into(),
+            usage: false,
+            cause: None,
+        }
     }
 
     /// Wrong usage or configuration.
     pub fn usage(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { usage: true, ..Self::failed(what, remedy) }
+        Self {
+            usage: true,
+            ..Self::failed(what, remedy)
+        }
     }
 
     /// Keeps the cause for `--verbose`.
@@ -37,7 +45,11 @@ impl CliError {
     pub fn print(&self, verbose: bool) {
         eprintln!("error: {}", self.what);
         eprintln!("  try: {}", self.remedy);
-        let mut cause = self.cause.as_deref().map(|cause| cause as &dyn Error).filter(|_| verbose);
+        let mut cause = self
+            .cause
+            .as_deref()
+            .map(|cause| cause as &dyn Error)
+            .filter(|_| verbose);
         while let Some(error) = cause {
             eprintln!("cause: {error}");
             cause = error.source();

@@ -24,28 +24,45 @@ pub async fn run(config: &Config, command: &Events, json: bool) -> Result<(), Cl
 
 async fn show(log: &Log, stream: &str, json: bool) -> Result<(), CliError> {
     let id: StreamId = stream.parse().map_err(|error| {
-        CliError::usage(format!("{stream:?} names no aggregate: {error}"), "write TYPE/ID, such as inventory/MUG-1")
+        CliError::usage(
+            format!("{stream:?} names no aggregate: {error}"),
+            "write TYPE/ID, such as inventory/MUG-1",
+        )
     })?;
     let mut version = Version(0);
     loop {
         let (kind, name) = (id.aggregate_type.as_str(), id.aggregate_id.as_str());
-        let page = log.read_raw_stream(kind, name, version, PAGE).await.context("the log could not be read", READ_REMEDY)?;
+        let page = log
+            .read_raw_stream(kind, name, version, PAGE)
+            .await
+            .context("the log could not be read", READ_REMEDY)?;
         let Some(last) = page.last() else { break };
         version = last.version;
-        page.iter().for_each(|event| print(event, json));
+        for event in &page {
+            print(event, json);
+        }
     }
     if version == Version(0) {
-        return Err(CliError::failed(format!("{id} has no events"), "check the id; `omisys events tail --after 0` shows all"));
+        return Err(CliError::failed(
+            format!("{id} has no events"),
+            "check the id; `omisys events tail --after 0` shows all",
+        ));
     }
     Ok(())
 }
 
 async fn tail(log: &Log, after: Option<u64>, follow: bool, json: bool) -> Result<(), CliError> {
-    let head = log.head().await.context("the log could not be read", READ_REMEDY)?;
+    let head = log
+        .head()
+        .await
+        .context("the log could not be read", READ_REMEDY)?;
     let mut position = after.map_or(head, Position);
     let mut watch = log.watch();
     loop {
-        let events = log.read_raw(position, PAGE).await.context("the log could not be read", READ_REMEDY)?;
+        let events = log
+            .read_raw(position, PAGE)
+            .await
+            .context("the log could not be read", READ_REMEDY)?;
         for event in &events {
             print(event, json);
             position = event.position;
@@ -57,7 +74,16 @@ async fn tail(log: &Log, after: Option<u64>, follow: bool, json: bool) -> Result
 }
 
 fn print(event: &RawEvent, json: bool) {
-    let RawEvent { position, aggregate_type, aggregate_id, version, event_type, event_version, recorded_at, .. } = event;
+    let RawEvent {
+        position,
+        aggregate_type,
+        aggregate_id,
+        version,
+        event_type,
+        event_version,
+        recorded_at,
+        ..
+    } = event;
     if json {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).ok();
         let line = json!({
@@ -71,7 +97,12 @@ fn print(event: &RawEvent, json: bool) {
     let metadata: Value = serde_json::from_str(&event.metadata).unwrap_or_default();
     let text = |key: &str| metadata[key].as_str().unwrap_or("?").to_owned();
     println!("#{position}  {recorded_at}  {aggregate_type}/{aggregate_id}/{version}  {event_type}");
-    print!("    {} by {} {}", text("command"), text("actor_kind"), text("actor_id"));
+    print!(
+        "    {} by {} {}",
+        text("command"),
+        text("actor_kind"),
+        text("actor_id")
+    );
     match metadata["causation_id"].as_str() {
         Some(cause) => println!(", because of {cause}"),
         None => println!(),

@@ -15,10 +15,16 @@ pub async fn run(config: &Config, command: &Keys, json: bool) -> Result<(), CliE
         Keys::Rotate => {
             identity
                 .rotate_key(Purpose::Signing, Start::WhenPublished)
-                .context("the signing key could not be rotated", "keys from the environment are rotated there")?;
+                .context(
+                    "the signing key could not be rotated",
+                    "keys from the environment are rotated there",
+                )?;
         }
         Keys::Retire { kid } => {
-            identity.retire_key(kid).context("the key could not be retired", "run `omisys keys list` for the ids")?;
+            identity.retire_key(kid).context(
+                "the key could not be retired",
+                "run `omisys keys list` for the ids",
+            )?;
         }
     }
     identity.keys().iter().try_for_each(|key| show(key, json))
@@ -26,16 +32,25 @@ pub async fn run(config: &Config, command: &Keys, json: bool) -> Result<(), CliE
 
 fn show(key: &KeyInfo, json: bool) -> Result<(), CliError> {
     if json {
-        let line = serde_json::to_string(key).context("the key could not be shown", "report this as a bug")?;
+        let line =
+            serde_json::to_string(key).context("the key could not be shown", "report this as a bug")?;
         println!("{line}");
         return Ok(());
     }
     let state = match key {
         KeyInfo { revoked: true, .. } => "revoked",
         KeyInfo { current: true, .. } => "current",
-        KeyInfo { retired_at: Some(_), .. } => "retired",
+        KeyInfo {
+            retired_at: Some(_), ..
+        } => "retired",
         _ => "published",
     };
-    println!("{}  {:<12}  {state:<9}  made {}  active from {}", key.id, key.purpose.as_str(), key.created_at, key.active_from);
+    println!(
+        "{}  {:<12}  {state:<9}  made {}  active from {}",
+        key.id,
+        key.purpose.as_str(),
+        key.created_at,
+        key.active_from
+    );
     Ok(())
 }

@@ -34,7 +34,11 @@ pub struct Local {
 pub enum LocalError {
     /// The route answered with a problem.
     #[error("{path} answered {status}: {detail}")]
-    Refused { path: String, status: StatusCode, detail: String },
+    Refused {
+        path: String,
+        status: StatusCode,
+        detail: String,
+    },
     #[error("no token: {0}")]
     Token(#[from] SessionError),
     #[error("the request could not be built: {0}")]
@@ -46,7 +50,12 @@ pub enum LocalError {
 impl Local {
     /// A client of `router` that acts as `account`.
     pub fn new(router: Router, identity: Identity, account: AccountId) -> Self {
-        Self { router, identity, account, token: Arc::default() }
+        Self {
+            router,
+            identity,
+            account,
+            token: Arc::default(),
+        }
     }
 
     async fn authorization(&self) -> Result<String, LocalError> {
@@ -63,7 +72,13 @@ impl Local {
     }
 
     /// Posts `body` under an idempotency key; answers what the route answered with `2xx`.
-    pub async fn post(&self, path: &str, key: &str, prefer: Option<&str>, body: &Value) -> Result<Value, LocalError> {
+    pub async fn post(
+        &self,
+        path: &str,
+        key: &str,
+        prefer: Option<&str>,
+        body: &Value,
+    ) -> Result<Value, LocalError> {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(path)
@@ -79,13 +94,26 @@ impl Local {
             Err(never) => match never {},
         };
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_REPLY_BYTES).collect().await;
-        let body = body.map_err(|error| LocalError::Reply(error.to_string()))?.to_bytes();
-        let reply: Value = serde_json::from_slice(&body).map_err(|error| LocalError::Reply(error.to_string()))?;
+        let body = Limited::new(response.into_body(), MAX_REPLY_BYTES)
+            .collect()
+            .await;
+        let body = body
+            .map_err(|error| LocalError::Reply(error.to_string()))?
+            .to_bytes();
+        let reply: Value =
+            serde_json::from_slice(&body).map_err(|error| LocalError::Reply(error.to_string()))?;
         if status.is_success() {
             return Ok(reply);
         }
-        let detail = reply["detail"].as_str().or(reply["title"].as_str()).unwrap_or_default().to_owned();
-        Err(LocalError::Refused { path: path.to_owned(), status, detail })
+        let detail = reply["detail"]
+            .as_str()
+            .or(reply["title"].as_str())
+            .unwrap_or_default()
+            .to_owned();
+        Err(LocalError::Refused {
+            path: path.to_owned(),
+            status,
+            detail,
+        })
     }
 }

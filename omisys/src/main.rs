@@ -26,6 +26,10 @@ use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::error::{CliError, Context};
 
+/// The system's allocator keeps an arena a thread; under an import that is twice the memory.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbose = cli.global.verbose;
@@ -44,7 +48,10 @@ fn start(cli: Cli) -> Result<(), CliError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the runtime could not be started", "check the limits of this user on threads and files")?;
+        .context(
+            "the runtime could not be started",
+            "check the limits of this user on threads and files",
+        )?;
     runtime.block_on(run(&config, cli))
 }
 
@@ -71,7 +78,15 @@ fn log_to_stderr(config: &Config, verbose: bool) -> Result<(), CliError> {
             "give a level such as warn, or levels by module such as sagas=debug",
         )
     })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let set = if config.log.json { subscriber.json().try_init() } else { subscriber.try_init() };
-    set.map_err(|error| CliError::failed("the log could not be set up", "report this as a bug").because(error))
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let set = if config.log.json {
+        subscriber.json().try_init()
+    } else {
+        subscriber.try_init()
+    };
+    set.map_err(|error| {
+        CliError::failed("the log could not be set up", "report this as a bug").because(error)
+    })
 }

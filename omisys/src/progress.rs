@@ -21,12 +21,22 @@ impl Progress {
     /// `total` steps of `what` (a plural, such as `orders`).
     pub fn new(what: &'static str, total: u64) -> Self {
         let lines = !std::io::stderr().is_terminal();
-        let target = if lines { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(10) };
+        let target = if lines {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr_with_hz(10)
+        };
         let template = format!("{{bar:30}} {{pos}}/{{len}} {what}  {{per_sec}}  {{eta}} left");
         let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let now = Instant::now();
         let bar = ProgressBar::with_draw_target(Some(total), target).with_style(style);
-        Self { bar, what, lines, started: now, last_line: now }
+        Self {
+            bar,
+            what,
+            lines,
+            started: now,
+            last_line: now,
+        }
     }
 
     /// One more step is done.
@@ -37,7 +47,11 @@ impl Progress {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let rate = done as f64 / self.started.elapsed().as_secs_f64();
             let left = Duration::from_secs_f64((total.saturating_sub(done)) as f64 / rate.max(0.001));
-            eprintln!("{done}/{total} {}  {rate:.0}/s  {} left", self.what, HumanDuration(left));
+            eprintln!(
+                "{done}/{total} {}  {rate:.0}/s  {} left",
+                self.what,
+                HumanDuration(left)
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! `omisys serve`: the whole system in one process.
 
-use event_schemas::AccountId;
-use identity::Email;
+use event_schemas::{AccountId, Currency};
 use identity::verifier::Role;
+use identity::{Email, Status};
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,22 +27,60 @@ pub async fn run(config: &Config, command: &Serve, json: bool) -> Result<(), Cli
             "listen on 127.0.0.1, or start without --demo and create accounts with `omisys accounts create`",
         ));
     }
+    if command.demo && config.shop.currency != Currency::GBP {
+        return Err(CliError::usage(
+            "the demo's catalogue is priced in GBP",
+            "leave shop.currency out, or start without --demo",
+        ));
+    }
     let mut signals = Signals::new()?;
-    let listener = TcpListener::bind(listen)
-        .await
-        .context(&format!("{listen} cannot be listened on"), "choose another address with --listen (port 0 picks a free one)")?;
-    let payments = if command.demo { Payments::Sandbox } else { Payments::None };
+    let listener = TcpListener::bind(listen).await.context(
+        &format!("{listen} cannot be listened on"),
+        "choose another address with --listen (port 0 picks a free one)",
+    )?;
+    let payments = if command.demo {
+        Payments::Sandbox
+    } else {
+        Payments::None
+    };
     let embedded = Embedded::start(&config, payments).await?;
+    if !command.demo && !listen.ip().is_loopback() {
+        refuse_demo_accounts(&embedded).await?;
+    }
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
-    let address = format!("http://{}", listener.local_addr().context("the address is unknown", "try again")?);
-    let gateway = tokio::spawn(gateway::serve(listener, embedded.gateway.clone(), soft.clone(), hard.clone()));
+    let address = format!(
+        "http://{}",
+        listener
+            .local_addr()
+            .context("the address is unknown", "try again")?
+    );
+    let mut gateway = tokio::spawn(gateway::serve(
+        listener,
+        embedded.gateway.clone(),
+        soft.clone(),
+        hard.clone(),
+    ));
     if command.demo {
         demo::seed(&embedded).await?;
         announce_demo(&embedded, &address, json).await?;
     } else {
         announce(&embedded, &address, json).await?;
     }
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        ended = &mut gateway => {
+            embedded.stop().await;
+            ended.context("the gateway was broken off", "start again: nothing acknowledged is lost")?;
+            return Err(CliError::failed("the gateway has ended", "start again: nothing acknowledged is lost"));
+        }
+        reason = embedded.sagas_stopped() => {
+            embedded.stop().await;
+            return Err(CliError::failed(
+                format!("the sagas have stopped: {}", reason.unwrap_or_default()),
+                "if it says upgrade, upgrade; else start again: nothing acknowledged is lost",
+            ));
+        }
+    }
     soft.cancel();
     let stop = async {
         let gateway = gateway.await;
@@ -58,6 +96,26 @@ pub async fn run(config: &Config, command: &Serve, json: bool) -> Result<(), Cli
     }
 }
 
+/// Passwords that everybody knows must not be behind an address that others can reach.
+async fn refuse_demo_accounts(embedded: &Embedded) -> Result<(), CliError> {
+    const WHAT: &str = "the accounts could not be read";
+    const REMEDY: &str = "run `omisys doctor`";
+    for (_, email, _) in demo::ACCOUNTS {
+        let account = embedded
+            .identity
+            .find_account(Email::new(email).context(WHAT, REMEDY)?)
+            .await
+            .context(WHAT, REMEDY)?;
+        if account.is_some_and(|account| account.status == Status::Active) {
+            return Err(CliError::usage(
+                format!("{email} is a demo account with a known password"),
+                format!("`omisys accounts disable --email {email}`, or start with another --data-dir"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
@@ -67,7 +125,10 @@ struct Signals {
 impl Signals {
     fn new() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).context("signals cannot be listened for", "run on a Unix system");
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) {
@@ -80,9 +141,16 @@ impl Signals {
 
 async fn announce(embedded: &Embedded, address: &str, json: bool) -> Result<(), CliError> {
     let docs = format!("{address}/docs");
-    let accounts = embedded.identity.accounts(None, 1).await.context("the accounts could not be read", "run `omisys doctor`")?;
+    let accounts = embedded
+        .identity
+        .accounts(None, 1)
+        .await
+        .context("the accounts could not be read", "run `omisys doctor`")?;
     if json {
-        println!("{}", json!({ "ready": true, "address": address, "docs": docs, "accounts": [] }));
+        println!(
+            "{}",
+            json!({ "ready": true, "address": address, "docs": docs, "accounts": [] })
+        );
         return Ok(());
     }
     println!("OMISYS listens on {address}\nThe API, with examples: {docs}");
@@ -101,7 +169,10 @@ async fn announce_demo(embedded: &Embedded, address: &str, json: bool) -> Result
             .iter()
             .map(|(role, email, password)| json!({ "role": role.as_str(), "email": email, "password": password }))
             .collect();
-        println!("{}", json!({ "ready": true, "address": address, "docs": docs, "accounts": accounts, "try": curl }));
+        println!(
+            "{}",
+            json!({ "ready": true, "address": address, "docs": docs, "accounts": accounts, "try": curl })
+        );
         return Ok(());
     }
     println!("OMISYS listens on {address} (demo: known passwords, sandbox payments)\n");
@@ -120,10 +191,21 @@ async fn announce_demo(embedded: &Embedded, address: &str, json: bool) -> Result
 async fn first_order(embedded: &Embedded, address: &str) -> Result<String, CliError> {
     const WHAT: &str = "the demo's customer could not sign in";
     const REMEDY: &str = "start again with an empty --data-dir";
-    let (_, email, _) = demo::ACCOUNTS.into_iter().find(|(role, ..)| *role == Role::Customer).unwrap_or(demo::ACCOUNTS[0]);
-    let account = embedded.identity.find_account(Email::new(email).context(WHAT, REMEDY)?).await.context(WHAT, REMEDY)?;
+    let (_, email, _) = demo::ACCOUNTS
+        .into_iter()
+        .find(|(role, ..)| *role == Role::Customer)
+        .unwrap_or(demo::ACCOUNTS[0]);
+    let account = embedded
+        .identity
+        .find_account(Email::new(email).context(WHAT, REMEDY)?)
+        .await
+        .context(WHAT, REMEDY)?;
     let id: AccountId = account.ok_or_else(|| CliError::failed(WHAT, REMEDY))?.id;
-    let token = embedded.identity.mint_access_token(id).await.context(WHAT, REMEDY)?;
+    let token = embedded
+        .identity
+        .mint_access_token(id)
+        .await
+        .context(WHAT, REMEDY)?;
     // A key that no earlier start has used: pasted twice it is one order, after a restart it is a new one.
     let key = format!("demo-{}", token.expires_at.as_second());
     let body = json!({

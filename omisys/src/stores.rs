@@ -3,10 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use event_schemas::Clock;
+use event_schemas::{Clock, Currency};
 use event_store::{Log, LogOptions};
 use identity::KeySource;
-use sqlite_file::{Options, SqliteFile, Synchronous};
+use sqlite_file::{Options, SqliteError, SqliteFile, Synchronous};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -39,7 +39,7 @@ impl<'a> Files<'a> {
         self.0.join("sandbox.db")
     }
 
-    /// Signing, sealing and fingerprint keys: from the variable `OMISYS_KEYS` if it is set, else from the directory.
+    /// Signing, refresh and fingerprint keys: from the variable `OMISYS_KEYS` if it is set, else from the directory.
     pub fn key_source(&self) -> KeySource {
         match std::env::var(KEYS_VARIABLE) {
             Ok(keys) => KeySource::Inline(Zeroizing::new(keys)),
@@ -63,8 +63,10 @@ impl DataDirLock {
     pub fn take(config: &Config) -> Result<Self, CliError> {
         let directory = config.data_dir.display();
         let remedy = "name a directory that you may write to with --data-dir";
-        std::fs::create_dir_all(&config.data_dir).context(&format!("{directory} could not be made"), remedy)?;
-        let file = File::create(Files::of(config).lock()).context(&format!("{directory} cannot be written to"), remedy)?;
+        std::fs::create_dir_all(&config.data_dir)
+            .context(&format!("{directory} could not be made"), remedy)?;
+        let file = File::create(Files::of(config).lock())
+            .context(&format!("{directory} cannot be written to"), remedy)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(std::fs::TryLockError::WouldBlock) => Err(CliError::failed(
@@ -79,7 +81,7 @@ impl DataDirLock {
 }
 
 /// Opens `log.db`, which must be there.
-fn open_existing_log_file(config: &Config) -> Result<SqliteFile, CliError> {
+pub fn open_existing_log_file(config: &Config) -> Result<SqliteFile, CliError> {
     let path = Files::of(config).log();
     if !path.is_file() {
         return Err(CliError::failed(
@@ -97,15 +99,53 @@ pub fn open_log_file(config: &Config) -> Result<SqliteFile, CliError> {
 
 /// Opens one file of the data directory.
 pub fn open_file(path: &Path, synchronous: Synchronous) -> Result<SqliteFile, CliError> {
-    let options = Options { synchronous, ..Options::default() };
-    SqliteFile::open(path, options).context(&format!("{} could not be opened", path.display()), "run `omisys doctor`")
+    let options = Options {
+        synchronous,
+        ..Options::default()
+    };
+    SqliteFile::open(path, options).context(
+        &format!("{} could not be opened", path.display()),
+        "run `omisys doctor`",
+    )
 }
 
 /// Opens the log, which must be there, and the file it is in.
 pub async fn open_log(config: &Config) -> Result<(SqliteFile, Log), CliError> {
     let file = open_existing_log_file(config)?;
-    let log = Log::open(&file, LogOptions { clock: Clock::System, ..LogOptions::default() })
-        .await
-        .context("the log could not be opened", "run `omisys doctor`")?;
+    let log = Log::open(
+        &file,
+        LogOptions {
+            clock: Clock::System,
+            ..LogOptions::default()
+        },
+    )
+    .await
+    .context("the log could not be opened", "run `omisys doctor`")?;
     Ok((file, log))
+}
+
+/// Keeps the shop's currency on the first start; later a configuration with another one is refused, since one log
+/// holds one currency.
+pub async fn fix_currency(file: &SqliteFile, currency: Currency) -> Result<(), CliError> {
+    const WHAT: &str = "the shop's currency could not be read";
+    let steps = &["CREATE TABLE shop (currency TEXT NOT NULL) STRICT"];
+    file.migrate("shop", steps).context(WHAT, "run `omisys doctor`")?;
+    let fixed = file
+        .write(move |conn| {
+            let sql = "INSERT INTO shop SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM shop)";
+            conn.prepare_cached(sql)?.execute([currency.code()])?;
+            Ok::<String, SqliteError>(conn.query_row("SELECT currency FROM shop", [], |row| row.get(0))?)
+        })
+        .await
+        .context(WHAT, "run `omisys doctor`")?;
+    if fixed == currency.code() {
+        return Ok(());
+    }
+    Err(CliError::usage(
+        format!(
+            "the configuration is wrong: shop.currency: this shop has sold in {fixed}, not in {}",
+            currency.code()
+        ),
+        format!("set shop.currency to {fixed}, or begin another shop with another --data-dir"),
+    ))
 }

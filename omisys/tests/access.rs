@@ -1,4 +1,9 @@
 //! Every route of the API, as its own document lists them, tried by everybody: nobody reads or changes another's things.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
 
 mod common;
 
@@ -20,13 +25,19 @@ fn operations(document: &Value) -> Vec<Operation> {
     let mut operations = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
-            let Ok(method) = method.to_ascii_uppercase().parse::<Method>() else { continue };
+            let Ok(method) = method.to_ascii_uppercase().parse::<Method>() else {
+                continue;
+            };
             if !matches!(method, Method::GET | Method::POST) {
                 continue;
             }
             let access = operation["x-omisys-access"].as_str();
             let access = access.unwrap_or_else(|| panic!("{method} {path} does not say who may call it"));
-            operations.push(Operation { method, path: path.clone(), access: access.to_owned() });
+            operations.push(Operation {
+                method,
+                path: path.clone(),
+                access: access.to_owned(),
+            });
         }
     }
     assert!(operations.len() > 30, "the document lists the API");
@@ -49,7 +60,11 @@ impl Things {
             Some("accounts") => &self.account,
             _ => &self.order,
         };
-        let query = if template == "/v1/reports/sales" { "?from=2026-01-01&to=2026-12-31&by=day" } else { "" };
+        let query = if template == "/v1/reports/sales" {
+            "?from=2026-01-01&to=2026-12-31&by=day"
+        } else {
+            ""
+        };
         format!("{template}{query}")
             .replace("{id}", id)
             .replace("{sku}", "WALK")
@@ -65,7 +80,9 @@ fn body(path: &str) -> Value {
         "/v1/carts/mine/items" => json!({ "sku": "WALK", "quantity": 1 }),
         "/v1/carts/mine/items/{sku}/quantity" => json!({ "quantity": 1 }),
         "/v1/carts/mine/checkout" => json!({ "payment": payment, "country": "GB" }),
-        "/v1/orders" => json!({ "lines": [{ "sku": "WALK", "quantity": 1 }], "payment": payment, "country": "GB" }),
+        "/v1/orders" => {
+            json!({ "lines": [{ "sku": "WALK", "quantity": 1 }], "payment": payment, "country": "GB" })
+        }
         "/auth/accounts/{id}/roles" => json!({ "role": "customer" }),
         "/v1/payments/{id}/retry" => json!({ "payment": payment }),
         _ => json!({}),
@@ -76,13 +93,19 @@ fn body(path: &str) -> Value {
 fn may(user: &User, permission: &str) -> bool {
     let payload = user.token.as_ref().unwrap().split('.').nth(1).unwrap();
     let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap();
-    claims["scope"].as_str().unwrap().split(' ').any(|scope| scope == permission)
+    claims["scope"]
+        .as_str()
+        .unwrap()
+        .split(' ')
+        .any(|scope| scope == permission)
 }
 
 async fn call(user: &User, operation: &Operation, path: &str) -> Reply {
     let key = user.shop().fresh_key();
     let body = (operation.method == Method::POST).then(|| body(&operation.path));
-    user.try_request(operation.method.clone(), path, Some(&key), &[], body.as_ref()).await.unwrap()
+    user.try_request(operation.method.clone(), path, Some(&key), &[], body.as_ref())
+        .await
+        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -118,7 +141,13 @@ async fn every_route_is_walked_by_everybody() {
         );
     }
 
-    let document = demo.shop.anonymous().get("/openapi.json").await.expect(200).json();
+    let document = demo
+        .shop
+        .anonymous()
+        .get("/openapi.json")
+        .await
+        .expect(200)
+        .json();
     let (guest, anonymous) = (demo.shop.guest().await, demo.shop.anonymous());
     let (email, password) = demo.server.account("customer");
     let customer = demo.shop.login(&email, &password).await;
@@ -126,23 +155,41 @@ async fn every_route_is_walked_by_everybody() {
     let staff = demo.shop.login(&email, &password).await;
     for operation in operations(&document) {
         // Streams do not end, and a logout would end the walk.
-        if operation.path.ends_with("/stream") || ["/auth/logout", "/auth/password"].contains(&operation.path.as_str()) {
+        if operation.path.ends_with("/stream")
+            || ["/auth/logout", "/auth/password"].contains(&operation.path.as_str())
+        {
             continue;
         }
         let path = things.path(&operation.path);
         let name = format!("{} {} ({})", operation.method, operation.path, operation.access);
         let reply = call(&anonymous, &operation, &path).await;
         if operation.access == "public" {
-            assert!(!reply.status.is_server_error(), "{name} by nobody: {}", reply.status);
+            assert!(
+                !reply.status.is_server_error(),
+                "{name} by nobody: {}",
+                reply.status
+            );
             continue;
         }
         assert_eq!(reply.status, 401, "{name} by nobody");
         let owned = operation.access.split('|').any(|access| access == "owner");
-        let permission = operation.access.split('|').find(|access| !["owner", "caller"].contains(access));
-        for (who, user) in [("another guest", &guest), ("another customer", &customer), ("staff", &staff), ("the admin", &demo.staff)] {
+        let permission = operation
+            .access
+            .split('|')
+            .find(|access| !["owner", "caller"].contains(access));
+        for (who, user) in [
+            ("another guest", &guest),
+            ("another customer", &customer),
+            ("staff", &staff),
+            ("the admin", &demo.staff),
+        ] {
             let reply = call(user, &operation, &path).await;
             let status = reply.status.as_u16();
-            assert!(status < 500, "{name} by {who}: {status} {}", String::from_utf8_lossy(&reply.body));
+            assert!(
+                status < 500,
+                "{name} by {who}: {status} {}",
+                String::from_utf8_lossy(&reply.body)
+            );
             let permitted = permission.is_some_and(|permission| may(user, permission));
             if owned && !permitted {
                 assert_eq!(status, 404, "{name} by {who}");
@@ -172,10 +219,23 @@ async fn headers_and_bodies_give_nobody_another_identity() {
     let owner = demo.shop.guest().await;
     let intruder = demo.shop.guest().await;
     owner.add_to_cart("MINE", 3).await.expect(200);
-    for name in ["x-user-id", "x-account-id", "x-omisys-caller", "x-roles", "x-forwarded-user", "x-original-url"] {
+    for name in [
+        "x-user-id",
+        "x-account-id",
+        "x-omisys-caller",
+        "x-roles",
+        "x-forwarded-user",
+        "x-original-url",
+    ] {
         let header = [(http::HeaderName::from_static(name), owner.id.clone())];
-        let reply = intruder.try_request(Method::GET, "/v1/carts/mine", None, &header, None).await.unwrap();
-        assert!(reply.json()["lines"].as_array().is_none_or(Vec::is_empty), "{name} opened another's cart");
+        let reply = intruder
+            .try_request(Method::GET, "/v1/carts/mine", None, &header, None)
+            .await
+            .unwrap();
+        assert!(
+            reply.json()["lines"].as_array().is_none_or(Vec::is_empty),
+            "{name} opened another's cart"
+        );
     }
     let order = json!({
         "customer": owner.id, "lines": [{ "sku": "MINE", "quantity": 1 }],
@@ -188,5 +248,8 @@ async fn headers_and_bodies_give_nobody_another_identity() {
     });
     assert_eq!(intruder.post("/v1/orders", &priced).await.status, 403);
     let register = json!({ "email": "x@example.com", "password": "long enough to do", "role": "admin" });
-    assert_eq!(intruder.post("/auth/register", &register).await.status.as_u16() / 100, 4);
+    assert_eq!(
+        intruder.post("/auth/register", &register).await.status.as_u16() / 100,
+        4
+    );
 }

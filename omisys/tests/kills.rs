@@ -1,10 +1,17 @@
 //! `kill -9` at random moments under load: what was acknowledged is there, once, and what was begun is finished.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
 
 mod common;
 
 use std::time::Duration;
 
 use common::{Demo, omisys};
+use event_schemas::{Clock, PaymentId};
+use sagas::provider::{SandboxOptions, SandboxProvider};
 use serde_json::{Value, json};
 use testkit::{User, until};
 use tokio::task::JoinSet;
@@ -36,19 +43,37 @@ async fn buy_once(
     unanswered: &mut Vec<Attempt>,
 ) -> Result<Option<Attempt>, testkit::ClientError> {
     let nobody = shop.anonymous();
-    let guest = nobody.try_request(http::Method::POST, "/auth/guest", None, &[], Some(&json!({}))).await?.json();
+    let guest = nobody
+        .try_request(http::Method::POST, "/auth/guest", None, &[], Some(&json!({})))
+        .await?
+        .json();
     let user = nobody.signed_in(&guest);
     let item = json!({ "sku": sku, "quantity": 1 });
-    user.try_request(http::Method::POST, "/v1/carts/mine/items", Some(&shop.fresh_key()), &[], Some(&item)).await?;
+    user.try_request(
+        http::Method::POST,
+        "/v1/carts/mine/items",
+        Some(&shop.fresh_key()),
+        &[],
+        Some(&item),
+    )
+    .await?;
     let key = shop.fresh_key();
     match user.try_check_out(&key, "tok_ok", 0).await {
         Ok(reply) if reply.status == 201 => {
             let order = reply.json()["order"]["id"].as_str().map(str::to_owned);
-            Ok(Some(Attempt { user, key, acknowledged: order }))
+            Ok(Some(Attempt {
+                user,
+                key,
+                acknowledged: order,
+            }))
         }
         Ok(reply) => panic!("{}: {}", reply.status, String::from_utf8_lossy(&reply.body)),
         Err(error) => {
-            unanswered.push(Attempt { user, key, acknowledged: None });
+            unanswered.push(Attempt {
+                user,
+                key,
+                acknowledged: None,
+            });
             Err(error)
         }
     }
@@ -56,7 +81,10 @@ async fn buy_once(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_fifty_kills() {
-    let kills = std::env::var("OMISYS_TEST_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let kills = std::env::var("OMISYS_TEST_KILLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(KILLS);
     let mut demo = Demo::start().await;
     demo.staff.stock_product("KILL", 250, 1_000_000).await;
     let mut attempts: Vec<Attempt> = Vec::new();
@@ -75,15 +103,28 @@ async fn nothing_acknowledged_is_lost_by_fifty_kills() {
         }
         demo = Demo::start_in(directory, &format!("round-{round}"), &[]).await;
     }
-    assert!(attempts.len() > kills as usize, "the load was too small to say anything: {}", attempts.len());
+    assert!(
+        attempts.len() > kills as usize,
+        "the load was too small to say anything: {}",
+        attempts.len()
+    );
     // A client without an answer repeats under its key: its one order, whether or not the first try got through.
     let mut orders = Vec::new();
-    for Attempt { user, key, acknowledged } in attempts {
+    for Attempt {
+        user,
+        key,
+        acknowledged,
+    } in attempts
+    {
         let user = user.in_shop(&demo.shop);
         let reply = user.check_out_as(&key, "tok_ok", 0).await.expect(201);
         let order = reply.json()["order"]["id"].as_str().unwrap().to_owned();
         if let Some(acknowledged) = acknowledged {
-            assert_eq!(reply.header("idempotent-replayed"), Some("true"), "an acknowledged checkout was lost");
+            assert_eq!(
+                reply.header("idempotent-replayed"),
+                Some("true"),
+                "an acknowledged checkout was lost"
+            );
             assert_eq!(acknowledged, order);
         }
         orders.push((user, order));
@@ -109,6 +150,67 @@ async fn nothing_acknowledged_is_lost_by_fifty_kills() {
     let directory = demo.kill().await;
     // The log, read by a program of its own, has the same view of every projection.
     let audit = omisys(&data_dir, &["audit", "--grace", "0", "--views", "--json"]);
-    assert!(audit.status.success(), "{}", String::from_utf8_lossy(&audit.stdout));
+    assert!(
+        audit.status.success(),
+        "{}",
+        String::from_utf8_lossy(&audit.stdout)
+    );
     drop(directory);
+}
+
+/// Lets the process die at `point`, repeats the checkout on a new one, and answers the demo, the buyer and the reply.
+async fn die_during_checkout(point: &str) -> (Demo, User, Value) {
+    let mut demo = Demo::start_with(&[("OMISYS_CRASH_AT", point)]).await;
+    demo.staff.stock_product("DIE", 900, 10).await;
+    let guest = demo.shop.guest().await;
+    guest.add_to_cart("DIE", 2).await.expect(200);
+    let key = demo.shop.fresh_key();
+    // Whether the answer gets out before the death depends on where it falls; the death itself must come.
+    let _ = guest.try_check_out(&key, "tok_ok", 10).await;
+    let died = tokio::time::timeout(testkit::DEADLINE, demo.server.wait()).await;
+    assert!(!died.expect("the process dies").unwrap().success());
+    let demo = Demo::start_in(demo.kill().await, "after", &[]).await;
+    let guest = guest.in_shop(&demo.shop);
+    let reply = guest.check_out_as(&key, "tok_ok", 10).await.expect(201).json();
+    (demo, guest, reply)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_between_the_appends_of_a_checkout_leaves_one_order() {
+    let (demo, guest, reply) = die_during_checkout("checkout-between-appends").await;
+    assert_eq!(reply["order"]["status"], "paid", "{reply}");
+    let orders = until("the order is listed", || async {
+        let orders = guest.get("/v1/orders").await.json()["items"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        (!orders.is_empty()).then_some(orders)
+    })
+    .await;
+    assert_eq!(orders.len(), 1);
+    assert_eq!(orders[0]["order_id"], reply["order"]["id"]);
+    assert_eq!(
+        (&demo.audit()["breaches"], &demo.audit()["orders"]),
+        (&json!([]), &json!(1))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_death_between_charge_and_record_charges_once() {
+    let (demo, guest, reply) = die_during_checkout("after-provider").await;
+    let order = reply["order"]["id"].as_str().unwrap();
+    until("the order is paid", || async {
+        (guest.order_status(order).await.as_deref() == Some("paid")).then_some(())
+    })
+    .await;
+    assert_eq!(demo.audit()["breaches"], json!([]));
+    let payment: PaymentId = reply["order"]["payment"]["id"].as_str().unwrap().parse().unwrap();
+    let directory = demo.kill().await;
+    let sandbox = directory.path().join("data/sandbox.db");
+    let sandbox = SandboxProvider::open(sandbox, Clock::System, SandboxOptions::default()).unwrap();
+    assert_eq!(
+        sandbox.charged(payment).await.unwrap(),
+        1_800,
+        "the provider's own books"
+    );
 }

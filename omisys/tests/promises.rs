@@ -1,4 +1,9 @@
 //! The promises, kept by the whole system over HTTP: sold once, charged once, nothing lost, anyone can see why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should panic, and say where"
+)]
 
 mod common;
 
@@ -8,7 +13,11 @@ use testkit::{Reply, User, until};
 use tokio::task::JoinSet;
 
 async fn stock(demo: &Demo, sku: &str) -> Value {
-    demo.staff.get(&format!("/v1/inventory/{sku}")).await.expect(200).json()
+    demo.staff
+        .get(&format!("/v1/inventory/{sku}"))
+        .await
+        .expect(200)
+        .json()
 }
 
 /// Waits until every one of these users' orders is paid or cancelled; answers their documents.
@@ -55,9 +64,18 @@ async fn the_last_unit_is_sold_once() {
     }
     let orders = settled(&buyers.join_all().await).await;
     assert_eq!(with_status(&orders, "paid"), STOCK as usize);
-    let cancelled: Vec<_> = orders.iter().filter(|order| order["status"] == "cancelled").collect();
+    let cancelled: Vec<_> = orders
+        .iter()
+        .filter(|order| order["status"] == "cancelled")
+        .collect();
     assert_eq!(cancelled.len(), BUYERS - STOCK as usize);
-    assert!(cancelled.iter().all(|order| order["cancelled"].to_string().contains("out-of-stock")), "{}", cancelled[0]);
+    assert!(
+        cancelled
+            .iter()
+            .all(|order| order["cancelled"].to_string().contains("out-of-stock")),
+        "{}",
+        cancelled[0]
+    );
     until("the stock shows 100 reserved and none left", || async {
         let stock = stock(&demo, "LAST").await;
         (stock["available"] == 0 && stock["reserved"] == STOCK && stock["on_hand"] == STOCK).then_some(())
@@ -79,8 +97,16 @@ async fn one_cart_checked_out_fifty_times_is_one_order() {
     }
     let replies = calls.join_all().await;
     let placed: Vec<_> = replies.iter().filter(|reply| reply.status == 201).collect();
-    assert_eq!(placed.len(), 1, "every key but one hears that the cart is checked out");
-    assert!(replies.iter().all(|reply| [201, 409, 422].contains(&reply.status.as_u16())));
+    assert_eq!(
+        placed.len(),
+        1,
+        "every key but one hears that the cart is checked out"
+    );
+    assert!(
+        replies
+            .iter()
+            .all(|reply| [201, 409, 422].contains(&reply.status.as_u16()))
+    );
     let order = placed[0].json()["order"]["id"].as_str().unwrap().to_owned();
     settled(&[(guest.clone(), order.clone())]).await;
     let listed = guest.get("/v1/orders").await.expect(200).json();
@@ -105,7 +131,12 @@ async fn one_key_sent_fifty_times_has_one_outcome() {
     assert_eq!(replies.iter().filter(replayed).count(), 49);
     let receipt = |reply: &Reply| {
         let reply = reply.json();
-        (reply["id"].clone(), reply["version"].clone(), reply["consistency_token"].clone(), reply["order"]["id"].clone())
+        (
+            reply["id"].clone(),
+            reply["version"].clone(),
+            reply["consistency_token"].clone(),
+            reply["order"]["id"].clone(),
+        )
     };
     assert!(replies.iter().all(|reply| receipt(reply) == receipt(&replies[0])));
     guest.check_out_as(&key, "tok_declined", 0).await.expect(422);
@@ -128,25 +159,44 @@ async fn a_cancel_races_with_reserve_and_capture_and_money_is_conserved() {
             guest.add_to_cart("RACE-A", 1).await;
             guest.add_to_cart("RACE-B", 2).await;
             // Some cancels meet the order before its reservations, some at its capture, some after it was paid.
-            let token = if round % 3 == 0 { "tok_captured_late" } else { "tok_ok" };
-            let order = guest.check_out(token, 0).await.expect(201).json()["order"]["id"].as_str().unwrap().to_owned();
+            let token = if round % 3 == 0 {
+                "tok_captured_late"
+            } else {
+                "tok_ok"
+            };
+            let order = guest.check_out(token, 0).await.expect(201).json()["order"]["id"]
+                .as_str()
+                .unwrap()
+                .to_owned();
             for _ in 0..round % 6 {
                 guest.get(&format!("/v1/orders/{order}")).await;
             }
-            let cancelled = guest.post(&format!("/v1/orders/{order}/cancel"), &json!({})).await;
+            let cancelled = guest
+                .post(&format!("/v1/orders/{order}/cancel"), &json!({}))
+                .await;
             (guest, order, cancelled.status.as_u16())
         });
     }
     let outcomes = calls.join_all().await;
-    assert!(outcomes.iter().all(|(.., status)| [200, 409].contains(status)), "{outcomes:?}");
-    let orders: Vec<_> = outcomes.into_iter().map(|(guest, order, _)| (guest, order)).collect();
+    assert!(
+        outcomes.iter().all(|(.., status)| [200, 409].contains(status)),
+        "{outcomes:?}"
+    );
+    let orders: Vec<_> = outcomes
+        .into_iter()
+        .map(|(guest, order, _)| (guest, order))
+        .collect();
     let documents = settled(&orders).await;
     assert!(with_status(&documents, "cancelled") > 0);
     // Whatever the interleaving: what was captured for a cancelled order is refunded in full, and nothing stays held.
-    until("the audit finds no breach", || async { (demo.audit()["breaches"] == json!([])).then_some(()) }).await;
+    until("the audit finds no breach", || async {
+        (demo.audit()["breaches"] == json!([])).then_some(())
+    })
+    .await;
     until("only paid orders hold stock", || async {
         let paid = with_status(&settled(&orders).await, "paid") as u64;
-        (stock(&demo, "RACE-A").await["reserved"] == paid && stock(&demo, "RACE-B").await["reserved"] == 2 * paid)
+        (stock(&demo, "RACE-A").await["reserved"] == paid
+            && stock(&demo, "RACE-B").await["reserved"] == 2 * paid)
             .then_some(())
     })
     .await;
@@ -156,12 +206,18 @@ async fn a_cancel_races_with_reserve_and_capture_and_money_is_conserved() {
 async fn sandbox_tokens_do_what_they_say() {
     let demo = Demo::start().await;
     demo.staff.stock_product("TOKENS", 1000, 1000).await;
-    for (token, status) in
-        [("tok_ok", "paid"), ("tok_slow", "paid"), ("tok_timeout_then_ok", "paid"), ("tok_captured_late", "paid")]
-    {
+    for (token, status) in [
+        ("tok_ok", "paid"),
+        ("tok_slow", "paid"),
+        ("tok_timeout_then_ok", "paid"),
+        ("tok_captured_late", "paid"),
+    ] {
         let guest = demo.shop.guest().await;
         guest.add_to_cart("TOKENS", 1).await;
-        let order = guest.check_out(token, 1).await.expect(201).json()["order"]["id"].as_str().unwrap().to_owned();
+        let order = guest.check_out(token, 1).await.expect(201).json()["order"]["id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         assert_eq!(settled(&[(guest, order)]).await[0]["status"], status, "{token}");
     }
     // Declined: the customer may try again with another token until the deadline.
@@ -171,7 +227,13 @@ async fn sandbox_tokens_do_what_they_say() {
     let (order, payment) = (&reply["order"]["id"], &reply["order"]["payment"]["id"]);
     assert_eq!(reply["order"]["payment"]["status"], "declined", "{reply}");
     let retry = json!({ "payment": { "method": "sandbox", "token": "tok_ok" } });
-    guest.post(&format!("/v1/payments/{}/retry", payment.as_str().unwrap()), &retry).await.expect(200);
+    guest
+        .post(
+            &format!("/v1/payments/{}/retry", payment.as_str().unwrap()),
+            &retry,
+        )
+        .await
+        .expect(200);
     let orders = settled(&[(guest, order.as_str().unwrap().to_owned())]).await;
     assert_eq!(orders[0]["status"], "paid");
 }
@@ -186,18 +248,47 @@ async fn anyone_can_see_why() {
     assert_eq!(reply["order"]["status"], "paid", "{reply}");
     let order = reply["order"]["id"].as_str().unwrap();
     let timeline = until("the timeline shows the payment", || async {
-        let timeline = guest.get(&format!("/v1/orders/{order}/timeline")).await.expect(200).json();
+        let timeline = guest
+            .get(&format!("/v1/orders/{order}/timeline"))
+            .await
+            .expect(200)
+            .json();
         timeline.to_string().contains("\"OrderPaid\"").then_some(timeline)
     })
     .await;
     let text = timeline.to_string();
-    for event in ["OrderPlaced", "StockReserved", "LineReserved", "PaymentRequired", "PaymentRequested", "PaymentCaptured", "OrderPaid"] {
-        assert!(text.contains(&format!("\"{event}\"")), "{event} is missing: {text}");
+    for event in [
+        "OrderPlaced",
+        "StockReserved",
+        "LineReserved",
+        "PaymentRequired",
+        "PaymentRequested",
+        "PaymentCaptured",
+        "OrderPaid",
+    ] {
+        assert!(
+            text.contains(&format!("\"{event}\"")),
+            "{event} is missing: {text}"
+        );
     }
     let shown = demo.omisys(&["events", "show", &format!("order/{order}"), "--json"]);
     let shown = String::from_utf8(shown.stdout).unwrap();
-    let events: Vec<Value> = shown.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let events: Vec<Value> = shown
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(events[0]["type"], "OrderPlaced");
-    assert!(events.iter().all(|event| event["metadata"]["command_id"].is_string()), "{shown}");
-    assert!(events.iter().skip(1).all(|event| event["metadata"]["causation_id"].is_string()), "{shown}");
+    assert!(
+        events
+            .iter()
+            .all(|event| event["metadata"]["command_id"].is_string()),
+        "{shown}"
+    );
+    assert!(
+        events
+            .iter()
+            .skip(1)
+            .all(|event| event["metadata"]["causation_id"].is_string()),
+        "{shown}"
+    );
 }

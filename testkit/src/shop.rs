@@ -53,8 +53,18 @@ impl Shop {
     pub fn anonymous(&self) -> User {
         // RFC 2544's benchmarking range: an address of its own for each user.
         let number = self.keys.fetch_add(1, Ordering::Relaxed);
-        let address = format!("198.{}.{}.{}", 18 + ((number >> 16) & 1), (number >> 8) & 255, number & 255);
-        User { shop: self.clone(), token: None, id: String::new(), address }
+        let address = format!(
+            "198.{}.{}.{}",
+            18 + ((number >> 16) & 1),
+            (number >> 8) & 255,
+            number & 255
+        );
+        User {
+            shop: self.clone(),
+            token: None,
+            id: String::new(),
+            address,
+        }
     }
 
     /// A new guest.
@@ -75,15 +85,23 @@ impl Shop {
 
 impl User {
     /// This user with the token that the shop answered.
+    #[must_use]
     pub fn signed_in(self, answer: &Value) -> Self {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Self { token: Some(text(&answer["access_token"])), id: text(&answer["account"]["id"]), ..self }
+        Self {
+            token: Some(text(&answer["access_token"])),
+            id: text(&answer["account"]["id"]),
+            ..self
+        }
     }
 
     /// This user in a shop that was started again on the same data.
     #[must_use]
     pub fn in_shop(&self, shop: &Shop) -> Self {
-        Self { shop: shop.clone(), ..self.clone() }
+        Self {
+            shop: shop.clone(),
+            ..self.clone()
+        }
     }
 
     /// The shop this user is in.

@@ -44,12 +44,18 @@ const COUNTRIES: &[(&str, &str)] = &[
 
 /// The code of a country that the retailer names `name`.
 pub fn code(name: &str) -> Option<&'static str> {
-    COUNTRIES.iter().find(|(known, _)| *known == name).map(|(_, code)| *code)
+    COUNTRIES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, code)| *code)
 }
 
 /// The retailer's name of a country.
 pub fn name(code: &str) -> Option<&'static str> {
-    COUNTRIES.iter().find(|(_, known)| *known == code).map(|(name, _)| *name)
+    COUNTRIES
+        .iter()
+        .find(|(_, known)| *known == code)
+        .map(|(name, _)| *name)
 }
 
 #[cfg(test)]

@@ -45,7 +45,11 @@ impl Figures {
     /// Adds a sale as the file has it.
     pub fn count_sale(&mut self, sale: &Sale) {
         let units = sale.lines.iter().map(|line| u64::from(line.quantity)).sum();
-        let revenue = sale.lines.iter().map(|line| line.unit_price * i64::from(line.quantity)).sum();
+        let revenue = sale
+            .lines
+            .iter()
+            .map(|line| line.unit_price * i64::from(line.quantity))
+            .sum();
         self.count_order(&sale.country, sale.lines.len() as u64, units, revenue);
     }
 }

@@ -12,8 +12,20 @@ use serde::Deserialize;
 use super::figures::Figures;
 
 /// Codes that are no goods: postage, discounts, manual entries, fees, samples, vouchers. They keep no stock.
-const NON_PRODUCTS: &[&str] =
-    &["POST", "DOT", "M", "m", "D", "S", "C2", "BANK CHARGES", "AMAZONFEE", "CRUK", "B", "PADS"];
+const NON_PRODUCTS: &[&str] = &[
+    "POST",
+    "DOT",
+    "M",
+    "m",
+    "D",
+    "S",
+    "C2",
+    "BANK CHARGES",
+    "AMAZONFEE",
+    "CRUK",
+    "B",
+    "PADS",
+];
 const VOUCHER_PREFIX: &str = "gift_0001_";
 /// The customer of lines that name none.
 pub const HOUSE_CUSTOMER: &str = "house";
@@ -26,7 +38,11 @@ pub enum FileError {
     #[error("the file is not the expected CSV: {0}")]
     Csv(#[from] csv::Error),
     #[error("line {line}: {problem}: {value:?}")]
-    Field { line: u64, problem: &'static str, value: String },
+    Field {
+        line: u64,
+        problem: &'static str,
+        value: String,
+    },
     #[error("the stock codes {first:?} and {second:?} would become one SKU")]
     SkuCollision { first: String, second: String },
 }
@@ -107,7 +123,11 @@ struct Invoice {
 pub fn read(path: &Path, limit: Option<usize>) -> Result<Year, FileError> {
     let mut file = BufReader::new(File::open(path)?);
     let zipped = file.fill_buf()?.starts_with(&[0x1f, 0x8b]);
-    let input: Box<dyn Read> = if zipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let input: Box<dyn Read> = if zipped {
+        Box::new(MultiGzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
     sort_out(&invoices(input)?, limit.unwrap_or(usize::MAX))
 }
 
@@ -118,7 +138,10 @@ fn invoices(input: impl Read) -> Result<Vec<Invoice>, FileError> {
     for (index, row) in csv::Reader::from_reader(input).deserialize().enumerate() {
         let row: Row = row?;
         let place = *places.entry(row.invoice_no.clone()).or_insert_with(|| {
-            invoices.push(Invoice { number: row.invoice_no.clone(), lines: Vec::new() });
+            invoices.push(Invoice {
+                number: row.invoice_no.clone(),
+                lines: Vec::new(),
+            });
             invoices.len() - 1
         });
         invoices[place].lines.push((index as u64 + 2, row));
@@ -164,21 +187,32 @@ fn sort_out(invoices: &[Invoice], limit: usize) -> Result<Year, FileError> {
                 year.sales.push(sale);
             }
         } else {
-            for (place, (line, row)) in invoice.lines.iter().enumerate().filter(|(_, (_, row))| row.quantity < 0) {
+            for (place, (line, row)) in invoice
+                .lines
+                .iter()
+                .enumerate()
+                .filter(|(_, (_, row))| row.quantity < 0)
+            {
                 let sku = catalogue.note(*line, row)?;
                 catalogue.need(&sku, row.quantity.unsigned_abs());
                 if within {
                     sold.insert(sku.clone());
                     year.expected.adjustments += 1;
                     let key = format!("{}-{}", invoice.number, place + 1);
-                    year.adjustments.push(Adjustment { key, sku, delta: row.quantity });
+                    year.adjustments.push(Adjustment {
+                        key,
+                        sku,
+                        delta: row.quantity,
+                    });
                 }
             }
         }
     }
     let products = catalogue.products.into_values().map(|(product, _)| product);
     // "Every stock code a product": also those that only cancellations and bad debts name, unless the run is limited.
-    year.products = products.filter(|product| limit == usize::MAX || sold.contains(&product.sku)).collect();
+    year.products = products
+        .filter(|product| limit == usize::MAX || sold.contains(&product.sku))
+        .collect();
     year.customers = customers.into_iter().collect();
     Ok(year)
 }
@@ -188,9 +222,14 @@ fn sale(invoice: &Invoice, catalogue: &mut Catalogue) -> Result<Sale, FileError>
     let mut lines = Vec::with_capacity(invoice.lines.len());
     for (line, row) in &invoice.lines {
         let sku = catalogue.note(*line, row)?;
-        let quantity = u32::try_from(row.quantity).map_err(|_| field(*line, "too large a quantity", &row.stock_code))?;
+        let quantity =
+            u32::try_from(row.quantity).map_err(|_| field(*line, "too large a quantity", &row.stock_code))?;
         catalogue.need(&sku, u64::from(quantity));
-        lines.push(SaleLine { sku, quantity, unit_price: pence(*line, &row.unit_price)? });
+        lines.push(SaleLine {
+            sku,
+            quantity,
+            unit_price: pence(*line, &row.unit_price)?,
+        });
     }
     Ok(Sale {
         invoice: invoice.number.clone(),
@@ -222,10 +261,22 @@ impl Catalogue {
         let title = row.description.trim();
         let (product, first) = self.products.entry(sku.clone()).or_insert_with(|| {
             let tracked = !NON_PRODUCTS.contains(&code) && !code.starts_with(VOUCHER_PREFIX);
-            (Product { sku: sku.clone(), title: code.to_owned(), price: 0, tracked, needed: 0 }, code.to_owned())
+            (
+                Product {
+                    sku: sku.clone(),
+                    title: code.to_owned(),
+                    price: 0,
+                    tracked,
+                    needed: 0,
+                },
+                code.to_owned(),
+            )
         });
         if first != code {
-            return Err(FileError::SkuCollision { first: first.clone(), second: code.to_owned() });
+            return Err(FileError::SkuCollision {
+                first: first.clone(),
+                second: code.to_owned(),
+            });
         }
         if !title.is_empty() {
             title.clone_into(&mut product.title);
@@ -244,7 +295,11 @@ impl Catalogue {
 }
 
 fn field(line: u64, problem: &'static str, value: &str) -> FileError {
-    FileError::Field { line, problem, value: value.to_owned() }
+    FileError::Field {
+        line,
+        problem,
+        value: value.to_owned(),
+    }
 }
 
 /// A stock code as a SKU: characters that a SKU cannot hold become `_`.
@@ -259,17 +314,27 @@ fn pence(line: u64, text: &str) -> Result<i64, FileError> {
     let invalid = || field(line, "not a price", text);
     let (negative, digits) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (pounds, decimals) = digits.split_once('.').unwrap_or((digits, ""));
-    if pounds.is_empty() || !pounds.bytes().chain(decimals.bytes()).all(|byte| byte.is_ascii_digit()) {
+    if pounds.is_empty()
+        || !pounds
+            .bytes()
+            .chain(decimals.bytes())
+            .all(|byte| byte.is_ascii_digit())
+    {
         return Err(invalid());
     }
     let (kept, rest) = decimals.split_at(decimals.len().min(2));
     let whole: i64 = format!("{pounds}{kept:0<2}").parse().map_err(|_| invalid())?;
-    let half = rest.bytes().enumerate().fold(std::cmp::Ordering::Less, |order, (index, byte)| match (index, byte) {
-        (0, b'6'..=b'9') => std::cmp::Ordering::Greater,
-        (0, b'5') => std::cmp::Ordering::Equal,
-        (1.., b'1'..=b'9') if order.is_eq() => std::cmp::Ordering::Greater,
-        _ => order,
-    });
+    let half = rest
+        .bytes()
+        .enumerate()
+        .fold(std::cmp::Ordering::Less, |order, (index, byte)| {
+            match (index, byte) {
+                (0, b'6'..=b'9') => std::cmp::Ordering::Greater,
+                (0, b'5') => std::cmp::Ordering::Equal,
+                (1.., b'1'..=b'9') if order.is_eq() => std::cmp::Ordering::Greater,
+                _ => order,
+            }
+        });
     let up = half.is_gt() || (half.is_eq() && whole % 2 != 0);
     let magnitude = whole + i64::from(up);
     Ok(if negative { -magnitude } else { magnitude })
@@ -277,24 +342,43 @@ fn pence(line: u64, text: &str) -> Result<i64, FileError> {
 
 /// `2010-12-01 08:26:00`, taken as UTC.
 fn timestamp(line: u64, text: &str) -> Result<Timestamp, FileError> {
-    format!("{}Z", text.replacen(' ', "T", 1)).parse().map_err(|_| field(line, "not a date and time", text))
+    format!("{}Z", text.replacen(' ', "T", 1))
+        .parse()
+        .map_err(|_| field(line, "not a date and time", text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const HEADER: &str = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
+    const HEADER: &str =
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n";
 
     fn year(rows: &str, limit: Option<usize>) -> Result<Year, FileError> {
-        sort_out(&invoices(format!("{HEADER}{rows}").as_bytes())?, limit.unwrap_or(usize::MAX))
+        sort_out(
+            &invoices(format!("{HEADER}{rows}").as_bytes())?,
+            limit.unwrap_or(usize::MAX),
+        )
     }
 
     #[test]
     fn prices_round_half_to_even() {
         let rounded = |text: &str| pence(1, text).unwrap();
-        assert_eq!(["2.55", "0", "13.541", "0.001", "0.005", "0.015", "0.0051", "-11062.06", "7"].map(rounded),
-            [255, 0, 1354, 0, 0, 2, 1, -1_106_206, 700]);
+        assert_eq!(
+            [
+                "2.55",
+                "0",
+                "13.541",
+                "0.001",
+                "0.005",
+                "0.015",
+                "0.0051",
+                "-11062.06",
+                "7"
+            ]
+            .map(rounded),
+            [255, 0, 1354, 0, 0, 2, 1, -1_106_206, 700]
+        );
         assert!(pence(1, "1e3").is_err() && pence(1, "").is_err() && pence(1, ".5").is_err());
     }
 
@@ -310,16 +394,42 @@ mod tests {
             None,
         )
         .unwrap();
-        assert_eq!((year.sales.len(), year.adjustments.len(), year.cancellations), (1, 1, 1));
-        assert_eq!(year.sales[0].lines.len(), 3, "one code at two prices stays two lines");
+        assert_eq!(
+            (year.sales.len(), year.adjustments.len(), year.cancellations),
+            (1, 1, 1)
+        );
+        assert_eq!(
+            year.sales[0].lines.len(),
+            3,
+            "one code at two prices stays two lines"
+        );
         assert_eq!(year.sales[0].customer, "17850");
         let figures = &year.expected;
-        assert_eq!((figures.orders, figures.lines, figures.units, figures.revenue_pence), (1, 3, 8, 6 * 255 + 254 + 1500));
+        assert_eq!(
+            (
+                figures.orders,
+                figures.lines,
+                figures.units,
+                figures.revenue_pence
+            ),
+            (1, 3, 8, 6 * 255 + 254 + 1500)
+        );
         assert_eq!((figures.adjustments, figures.left_out), (1, 1));
         assert_eq!(figures.by_country["France"].units, 8);
-        let holder = year.products.iter().find(|product| product.sku.as_str() == "85123A").unwrap();
-        assert_eq!((holder.title.as_str(), holder.price, holder.needed, holder.tracked), ("broken", 0, 11, true));
-        let charges = year.products.iter().find(|product| product.sku.as_str() == "BANK_CHARGES").unwrap();
+        let holder = year
+            .products
+            .iter()
+            .find(|product| product.sku.as_str() == "85123A")
+            .unwrap();
+        assert_eq!(
+            (holder.title.as_str(), holder.price, holder.needed, holder.tracked),
+            ("broken", 0, 11, true)
+        );
+        let charges = year
+            .products
+            .iter()
+            .find(|product| product.sku.as_str() == "BANK_CHARGES")
+            .unwrap();
         assert_eq!((charges.title.as_str(), charges.tracked), ("BANK CHARGES", false));
     }
 

@@ -10,7 +10,7 @@ mod file;
 use std::path::Path;
 use std::time::Duration;
 
-use event_schemas::{AccountId, CustomerId, derive_uuid};
+use event_schemas::{AccountId, Currency, CustomerId, derive_uuid};
 use futures_util::stream::{self, StreamExt};
 use identity::verifier::Role;
 use projections::DocId;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::cli::Import;
-use crate::config::Config;
+use crate::config::{Config, MAX_PAYMENT_WINDOW_MINUTES};
 use crate::embedded::{Embedded, Payments};
 use crate::error::{CliError, Context};
 use crate::local::{Local, LocalError};
@@ -29,7 +29,9 @@ use file::{Adjustment, Product, Sale, SaleLine, Year};
 
 /// Requests under way at once: enough for the log's group commit, few enough to keep memory flat.
 const CONCURRENT: usize = 256;
-const TRIES: u32 = 8;
+/// How long a step is tried while the system is busy.
+const PATIENCE: Duration = Duration::from_secs(120);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Sales read at once.
 const SALES_PAGE: usize = 500;
 const RESUME: &str = "run the same command again: it goes on where it stopped";
@@ -51,7 +53,19 @@ pub async fn run(config: &Config, command: &Import, json: bool) -> Result<(), Cl
     let Import::OnlineRetail { file, limit } = command;
     let started = Instant::now();
     let year = read(file, *limit).await?;
-    let embedded = Embedded::start(config, Payments::Sandbox).await?;
+    // An import that is resumed days later must not find its orders cancelled for want of payment meanwhile.
+    let mut config = config.clone();
+    config.shop.payment_window_minutes = MAX_PAYMENT_WINDOW_MINUTES;
+    if config.shop.currency != Currency::GBP {
+        return Err(CliError::usage(
+            format!(
+                "the retailer sold in GBP, and this shop sells in {}",
+                config.shop.currency.code()
+            ),
+            "import into a shop whose shop.currency is GBP",
+        ));
+    }
+    let embedded = Embedded::start(&config, Payments::Sandbox).await?;
     let sold = sell(&embedded, &year).await;
     let books = match sold {
         Ok((orders, adjusted)) => books(&embedded, &year, &orders, adjusted).await,
@@ -70,25 +84,43 @@ pub async fn run(config: &Config, command: &Import, json: bool) -> Result<(), Cl
     if report.equal {
         return Ok(());
     }
-    Err(CliError::failed("the books differ from the file", "run `omisys audit`, and compare the report's two sides"))
+    Err(CliError::failed(
+        "the books differ from the file",
+        "run `omisys audit`, and compare the report's two sides",
+    ))
 }
 
 async fn read(path: &Path, limit: Option<usize>) -> Result<Year, CliError> {
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || file::read(&owned, limit)).await;
-    read.context("reading the file was broken off", RESUME)?
-        .context(&format!("{} cannot be sold", path.display()), "give the UCI \"Online Retail\" data set as CSV, or CSV in gzip")
+    read.context("reading the file was broken off", RESUME)?.context(
+        &format!("{} cannot be sold", path.display()),
+        "give the UCI \"Online Retail\" data set as CSV, or CSV in gzip",
+    )
 }
 
 /// Sells everything; answers the order of each sale and how many adjustments were acknowledged.
 async fn sell(embedded: &Embedded, year: &Year) -> Result<(Vec<String>, usize), CliError> {
     let importer = AccountId::from_uuid(derive_uuid("omisys/import/online-retail", &[]));
-    let customers = year.customers.iter().map(|name| (customer_id(name).into(), Role::Customer));
+    let customers = year
+        .customers
+        .iter()
+        .map(|name| (customer_id(name).into(), Role::Customer));
     let accounts: Vec<_> = customers.chain([(importer, Role::Staff)]).collect();
-    embedded.identity.create_bare_accounts(&accounts).await.context("the customers could not be created", RESUME)?;
+    embedded
+        .identity
+        .create_bare_accounts(&accounts)
+        .await
+        .context("the customers could not be created", RESUME)?;
     let local = Local::new(embedded.command.clone(), embedded.identity.clone(), importer);
-    each("products", &year.products, |product| list(local.clone(), product.clone())).await?;
-    let adjusted = each("adjustments", &year.adjustments, |adjustment| write_off(local.clone(), adjustment.clone())).await?;
+    each("products", &year.products, |product| {
+        list(local.clone(), product.clone())
+    })
+    .await?;
+    let adjusted = each("adjustments", &year.adjustments, |adjustment| {
+        write_off(local.clone(), adjustment.clone())
+    })
+    .await?;
     let orders = each("orders", &year.sales, |sale| place(local.clone(), sale.clone())).await?;
     Ok((orders, adjusted.len()))
 }
@@ -111,31 +143,73 @@ where
 }
 
 /// Posts, and again if the system is busy.
-async fn post(local: &Local, path: &str, key: &str, prefer: Option<&str>, body: &Value) -> Result<Value, LocalError> {
+async fn post(
+    local: &Local,
+    path: &str,
+    key: &str,
+    prefer: Option<&str>,
+    body: &Value,
+) -> Result<Value, LocalError> {
+    let end = Instant::now() + PATIENCE;
     let mut pause = Duration::from_millis(20);
-    for _ in 1..TRIES {
+    loop {
         match local.post(path, key, prefer, body).await {
-            Err(LocalError::Refused { status, .. }) if [429, 503].contains(&status.as_u16()) => {
+            Err(LocalError::Refused { status, .. })
+                if [429, 503].contains(&status.as_u16()) && Instant::now() < end =>
+            {
                 tokio::time::sleep(pause).await;
-                pause *= 2;
+                pause = (pause * 2).min(MAX_PAUSE);
             }
             other => return other,
         }
     }
-    local.post(path, key, prefer, body).await
 }
 
 async fn list(local: Local, product: Product) -> Result<(), LocalError> {
-    let Product { sku, title, price, tracked, needed } = product;
+    let Product {
+        sku,
+        title,
+        price,
+        tracked,
+        needed,
+    } = product;
     let key = |step: &str| format!("online-retail-{step}-{sku}");
-    let created = post(&local, "/v1/products", &key("product"), None, &json!({ "title": title })).await?;
+    let created = post(
+        &local,
+        "/v1/products",
+        &key("product"),
+        None,
+        &json!({ "title": title }),
+    )
+    .await?;
     let id = created["id"].as_str().unwrap_or_default();
     let variant = json!({ "sku": sku, "price": pence(price), "tracked": tracked });
-    post(&local, &format!("/v1/products/{id}/variants"), &key("variant"), None, &variant).await?;
-    post(&local, &format!("/v1/products/{id}/publish"), &key("publish"), None, &json!({})).await?;
+    post(
+        &local,
+        &format!("/v1/products/{id}/variants"),
+        &key("variant"),
+        None,
+        &variant,
+    )
+    .await?;
+    post(
+        &local,
+        &format!("/v1/products/{id}/publish"),
+        &key("publish"),
+        None,
+        &json!({}),
+    )
+    .await?;
     if needed > 0 {
         let receipt = json!({ "quantity": needed, "reference": "online-retail" });
-        post(&local, &format!("/v1/inventory/{sku}/receipts"), &key("stock"), None, &receipt).await?;
+        post(
+            &local,
+            &format!("/v1/inventory/{sku}/receipts"),
+            &key("stock"),
+            None,
+            &receipt,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -144,7 +218,15 @@ async fn write_off(local: Local, adjustment: Adjustment) -> Result<(), LocalErro
     let Adjustment { key, sku, delta } = adjustment;
     let body = json!({ "delta": delta, "reason": "write-off" });
     let key = format!("online-retail-adjustment-{key}");
-    post(&local, &format!("/v1/inventory/{sku}/adjustments"), &key, None, &body).await.map(drop)
+    post(
+        &local,
+        &format!("/v1/inventory/{sku}/adjustments"),
+        &key,
+        None,
+        &body,
+    )
+    .await
+    .map(drop)
 }
 
 async fn place(local: Local, sale: Sale) -> Result<String, LocalError> {
@@ -160,14 +242,26 @@ async fn place(local: Local, sale: Sale) -> Result<String, LocalError> {
 }
 
 /// What the read models say of these orders, once they show all that happened.
-async fn books(embedded: &Embedded, year: &Year, orders: &[String], adjusted: usize) -> Result<Figures, CliError> {
+async fn books(
+    embedded: &Embedded,
+    year: &Year,
+    orders: &[String],
+    adjusted: usize,
+) -> Result<Figures, CliError> {
     embedded.settle().await?;
-    let mut books =
-        Figures { adjustments: adjusted as u64, left_out: year.expected.left_out, ..Figures::default() };
+    let mut books = Figures {
+        adjustments: adjusted as u64,
+        left_out: year.expected.left_out,
+        ..Figures::default()
+    };
     let ids: Vec<DocId> = orders.iter().map(|order| DocId::from(order.as_str())).collect();
     for page in ids.chunks(SALES_PAGE) {
         let sales = embedded.views.sales().get_many(page).await;
-        for sale in sales.context("the sales could not be read", RESUME)?.into_iter().flatten() {
+        for sale in sales
+            .context("the sales could not be read", RESUME)?
+            .into_iter()
+            .flatten()
+        {
             let country = countries::name(sale.doc.country.as_str()).unwrap_or("unknown");
             let units = sale.doc.lines.iter().map(|line| u64::from(line.quantity)).sum();
             books.count_order(country, sale.doc.lines.len() as u64, units, sale.doc.paid);
@@ -178,7 +272,8 @@ async fn books(embedded: &Embedded, year: &Year, orders: &[String], adjusted: us
 
 fn print(report: &Report, json: bool) -> Result<(), CliError> {
     if json {
-        let line = serde_json::to_string(report).context("the report could not be written", "report this as a bug")?;
+        let line = serde_json::to_string(report)
+            .context("the report could not be written", "report this as a bug")?;
         println!("{line}");
         return Ok(());
     }
@@ -186,21 +281,40 @@ fn print(report: &Report, json: bool) -> Result<(), CliError> {
         ("orders", report.books.orders, report.expected.orders),
         ("lines", report.books.lines, report.expected.lines),
         ("units", report.books.units, report.expected.units),
-        ("adjustments", report.books.adjustments, report.expected.adjustments),
+        (
+            "adjustments",
+            report.books.adjustments,
+            report.expected.adjustments,
+        ),
     ];
     println!("{:<24}{:>16}{:>16}", "", "books", "file");
     for (name, books, file) in rows {
         println!("{name:<24}{books:>16}{file:>16}");
     }
-    println!("{:<24}{:>16}{:>16}", "revenue", pounds(report.books.revenue_pence), pounds(report.expected.revenue_pence));
+    println!(
+        "{:<24}{:>16}{:>16}",
+        "revenue",
+        pounds(report.books.revenue_pence),
+        pounds(report.expected.revenue_pence)
+    );
     for (country, file) in &report.expected.by_country {
-        let books = report.books.by_country.get(country).map_or(0, |books| books.revenue_pence);
-        println!("  {country:<22}{:>16}{:>16}", pounds(books), pounds(file.revenue_pence));
+        let books = report
+            .books
+            .by_country
+            .get(country)
+            .map_or(0, |books| books.revenue_pence);
+        println!(
+            "  {country:<22}{:>16}{:>16}",
+            pounds(books),
+            pounds(file.revenue_pence)
+        );
     }
     println!(
         "{} in {:.1} s; left out: {} bad-debt invoices; waiting for returns: {} cancellations",
         if report.equal { "equal" } else { "NOT EQUAL" },
-        report.seconds, report.expected.left_out, report.cancellations_waiting,
+        report.seconds,
+        report.expected.left_out,
+        report.cancellations_waiting,
     );
     Ok(())
 }
@@ -215,5 +329,8 @@ fn pounds(pence: i64) -> String {
 
 /// The account of the customer whom the retailer numbers so.
 fn customer_id(name: &str) -> CustomerId {
-    CustomerId::from_uuid(derive_uuid("omisys/import/online-retail/customer", &[name.as_bytes()]))
+    CustomerId::from_uuid(derive_uuid(
+        "omisys/import/online-retail/customer",
+        &[name.as_bytes()],
+    ))
 }

@@ -35,11 +35,18 @@ impl Demo {
     /// Starts on the data of an earlier demo. `run` keeps this start's idempotency keys apart from earlier ones.
     pub async fn start_in(directory: TempDir, run: &str, environment: &[(&str, &str)]) -> Self {
         let environment = [&[TRUST_THIS_MACHINE], environment].concat();
-        let server = Server::start(binary(), &directory.path().join("data"), &[], &environment).await.unwrap();
+        let server = Server::start(binary(), &directory.path().join("data"), &[], &environment)
+            .await
+            .unwrap();
         let shop = Shop::new(server.client.clone(), run);
         let (email, password) = server.account("admin");
         let staff = shop.login(&email, &password).await;
-        Self { server, shop, staff, directory }
+        Self {
+            server,
+            shop,
+            staff,
+            directory,
+        }
     }
 
     pub async fn kill(self) -> TempDir {
@@ -61,5 +68,10 @@ impl Demo {
 
 /// Runs a subcommand of the real binary on the data in `data_dir`.
 pub fn omisys(data_dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(binary()).args(arguments).arg("--data-dir").arg(data_dir).output().unwrap()
+    Command::new(binary())
+        .args(arguments)
+        .arg("--data-dir")
+        .arg(data_dir)
+        .output()
+        .unwrap()
 }
