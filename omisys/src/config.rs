@@ -1,6 +1,7 @@
 //! Configuration: defaults, then `omisys.toml`, then `OMISYS_<SECTION>__<KEY>`, then flags. Checked at start.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use event_schemas::Currency;
 use figment::Figment;
@@ -46,6 +47,13 @@ pub struct Shop {
     pub payment_window_minutes: u32,
 }
 
+impl Shop {
+    /// How long an order waits for its payment.
+    pub fn payment_window(&self) -> Duration {
+        Duration::from_secs(u64::from(self.payment_window_minutes) * 60)
+    }
+}
+
 impl Default for Shop {
     fn default() -> Self {
         Self {
@@ -88,7 +96,7 @@ impl Config {
             }
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
             None if Path::new(DEFAULT_FILE).is_file() => {
-                figment = figment.merge(Toml::file_exact(DEFAULT_FILE))
+                figment = figment.merge(Toml::file_exact(DEFAULT_FILE));
             }
             None => {}
         }

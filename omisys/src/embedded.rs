@@ -19,6 +19,7 @@ use sqlite_file::{SqliteFile, Synchronous};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use utoipa::openapi::OpenApi;
 
 use crate::accounts;
 use crate::config::Config;
@@ -80,18 +81,7 @@ impl Embedded {
         let views = views.context("the read models could not be opened", STORE_REMEDY)?;
         let projector = Projector::start(&log, &views, clock.clone(), stopping.child_token()).await;
         let projector = projector.context("the projector could not start", STORE_REMEDY)?;
-        let provider = match payments {
-            Payments::None => None,
-            Payments::Sandbox => {
-                let sandbox =
-                    SandboxProvider::open(files.sandbox(), clock.clone(), SandboxOptions::default());
-                Some(Provider::Sandbox(sandbox.context(
-                    "the sandbox provider could not be opened",
-                    STORE_REMEDY,
-                )?))
-            }
-        };
-        let payment_window = Duration::from_secs(u64::from(config.shop.payment_window_minutes) * 60);
+        let provider = open_provider(&files, payments, &clock)?;
         let deps = SagasDeps {
             log: log.clone(),
             executors: executors.clone(),
@@ -99,7 +89,7 @@ impl Embedded {
             provider,
             clock: clock.clone(),
             config: SagasConfig {
-                payment_window,
+                payment_window: config.shop.payment_window(),
                 ..SagasConfig::default()
             },
             faults: Faults::default(),
@@ -109,24 +99,7 @@ impl Embedded {
             .context("the sagas could not start", STORE_REMEDY)?;
         tasks.spawn(identity.clone().run(stopping.clone().cancelled_owned()));
 
-        let services = command_api::Services {
-            executors,
-            log: log.clone(),
-            secrets: SecretStore::open(&log_file).context("the secrets could not be opened", STORE_REMEDY)?,
-            verifier: identity.verifier(),
-            fingerprinter: identity.fingerprinter(),
-            clock: clock.clone(),
-            random: Random::System,
-        };
-        let rules = Rules {
-            payment_window,
-            payment_methods: payment_methods(payments)?,
-            ..Rules::new(config.shop.currency)
-        };
-        let command_api = CommandApi::start(services, rules)
-            .await
-            .context("the command API could not start", STORE_REMEDY)?;
-        let command = command_api::router(command_api).split_for_parts();
+        let command = start_command_api(config, payments, &log, &log_file, executors, &identity).await?;
         let query = QueryApi {
             views: views.clone(),
             verifier: identity.verifier(),
@@ -211,6 +184,42 @@ impl Embedded {
                 tracing::warn!(%error, "a store did not close; nothing acknowledged is lost");
             }
         }
+    }
+}
+
+async fn start_command_api(
+    config: &Config,
+    payments: Payments,
+    log: &Log,
+    log_file: &SqliteFile,
+    executors: Executors,
+    identity: &Identity,
+) -> Result<(Router, OpenApi), CliError> {
+    let services = command_api::Services {
+        executors,
+        log: log.clone(),
+        secrets: SecretStore::open(log_file).context("the secrets could not be opened", STORE_REMEDY)?,
+        verifier: identity.verifier(),
+        fingerprinter: identity.fingerprinter(),
+        clock: Clock::System,
+        random: Random::System,
+    };
+    let rules = Rules {
+        payment_window: config.shop.payment_window(),
+        payment_methods: payment_methods(payments)?,
+        ..Rules::new(config.shop.currency)
+    };
+    let api = CommandApi::start(services, rules).await;
+    let api = api.context("the command API could not start", STORE_REMEDY)?;
+    Ok(command_api::router(api).split_for_parts())
+}
+
+fn open_provider(files: &Files, payments: Payments, clock: &Clock) -> Result<Option<Provider>, CliError> {
+    match payments {
+        Payments::None => Ok(None),
+        Payments::Sandbox => SandboxProvider::open(files.sandbox(), clock.clone(), SandboxOptions::default())
+            .map(|sandbox| Some(Provider::Sandbox(sandbox)))
+            .context("the sandbox provider could not be opened", STORE_REMEDY),
     }
 }
 

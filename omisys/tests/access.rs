@@ -172,7 +172,7 @@ async fn every_route_is_walked_by_everybody() {
             continue;
         }
         assert_eq!(reply.status, 401, "{name} by nobody");
-        let owned = operation.access.split('|').any(|access| access == "owner");
+        let by_owner = operation.access.split('|').any(|access| access == "owner");
         let permission = operation
             .access
             .split('|')
@@ -191,7 +191,7 @@ async fn every_route_is_walked_by_everybody() {
                 String::from_utf8_lossy(&reply.body)
             );
             let permitted = permission.is_some_and(|permission| may(user, permission));
-            if owned && !permitted {
+            if by_owner && !permitted {
                 assert_eq!(status, 404, "{name} by {who}");
             } else if permission.is_some() && !permitted {
                 assert_eq!(status, 403, "{name} by {who}");

@@ -108,6 +108,10 @@ impl Reply {
 
     /// The reply itself if its status is `status`.
     #[track_caller]
+    #[allow(
+        clippy::return_self_not_must_use,
+        reason = "often the check is all that is wanted"
+    )]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(
             self.status.as_u16(),
