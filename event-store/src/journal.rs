@@ -35,7 +35,8 @@ pub struct Append {
     pub fingerprint: Option<Fingerprint>,
 }
 
-/// What became of an [`Append`]. Only `Appended` stored anything; every other outcome breaks the chain.
+/// What became of an [`Append`]. Only `Appended` stored anything; every other outcome breaks the chain, unless it is a
+/// `Duplicate` of an append without events.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AppendOutcome {
     /// Durable.
@@ -184,19 +185,26 @@ impl JournalEntry {
         Self { chain, work, done }
     }
 
-    /// Answers. Whatever is no success has broken the chain by the time anyone hears of it.
+    /// Whether what was decided on this entry was decided on something that never was.
+    pub(crate) fn breaks_chain(&self, outcome: &Outcome) -> bool {
+        match (outcome, &self.work) {
+            (Outcome::Appended { .. } | Outcome::Settled, _) | (Outcome::Duplicate(_), Work::Settle(_)) => {
+                false
+            }
+            // Nothing was applied, so nothing is missing.
+            (Outcome::Duplicate(_), Work::Append(append)) => !append.events.is_empty(),
+            (Outcome::Behind { .. } | Outcome::ChainBroken | Outcome::Unavailable(_), _) => true,
+        }
+    }
+
+    /// Answers. Whatever breaks the chain has done so by the time anyone hears of it.
     pub(crate) fn finish(self, outcome: Outcome) {
+        if self.breaks_chain(&outcome) {
+            self.chain.break_off();
+        }
         let durable = match &outcome {
             Outcome::Appended { version, .. } => Some(*version),
-            Outcome::Settled => None,
-            Outcome::Duplicate(_) if matches!(self.work, Work::Settle(_)) => None,
-            Outcome::Duplicate(_)
-            | Outcome::Behind { .. }
-            | Outcome::ChainBroken
-            | Outcome::Unavailable(_) => {
-                self.chain.break_off();
-                None
-            }
+            _ => None,
         };
         self.chain.leave(durable);
         (self.done)(outcome);

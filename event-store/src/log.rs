@@ -55,7 +55,7 @@ impl Log {
         let inner = Arc::new(Inner {
             identity: RwLock::new(identity),
             journal: Journal::new(SqliteWriter::new(file.clone(), options.clock, Arc::clone(&tail))),
-            streams: Arc::new(Streams::sqlite(&path, Arc::clone(&upcasters))),
+            streams: Arc::new(Streams::sqlite(file.clone(), &path, Arc::clone(&upcasters))),
             file: file.clone(),
             tail,
             upcasters,

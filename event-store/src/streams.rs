@@ -1,15 +1,18 @@
 //! Aggregates from their streams, through the repositories of the cqrs-es family.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aggregates::Decide;
 use cqrs_es::persist::{PersistedEventRepository, PersistenceError, SerializedEvent};
-use event_schemas::{AggregateId, Position, Upcasters, Version, decode_value};
+use event_schemas::{AggregateId, CommandId, Position, StreamId, Upcasters, Version, decode_value};
 use sqlite_es::SqliteEventRepository;
+use sqlite_file::{Connection, SqliteFile};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use crate::entry::UnreadableEvent;
+use crate::journal::StoredReceipt;
 use crate::sqlite::{self, reason};
 use crate::{Unavailable, UnreadableReason};
 
@@ -19,12 +22,13 @@ const CONNECTIONS: u32 = 2;
 pub(crate) struct Streams {
     /// One adapter so far; a second one makes this an enum.
     repository: SqliteEventRepository,
+    file: SqliteFile,
     upcasters: Arc<Upcasters>,
 }
 
 impl Streams {
-    /// Reads the log at `path`. Connects when first used; needs a Tokio runtime.
-    pub(crate) fn sqlite(path: &str, upcasters: Arc<Upcasters>) -> Self {
+    /// Reads the log in `file`, which lies at `path`. Connects when first used; needs a Tokio runtime.
+    pub(crate) fn sqlite(file: SqliteFile, path: &str, upcasters: Arc<Upcasters>) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .read_only(true)
@@ -37,6 +41,7 @@ impl Streams {
         let repository = SqliteEventRepository::new(pool).with_tables(sqlite::STREAM_EVENTS, "snapshots");
         Self {
             repository,
+            file,
             upcasters,
         }
     }
@@ -53,6 +58,19 @@ impl Streams {
             version = sequence;
         }
         Ok((state, version))
+    }
+
+    /// The receipts that there are under `ids`.
+    pub(crate) async fn receipts(
+        &self,
+        stream: StreamId,
+        ids: Vec<CommandId>,
+    ) -> Result<HashMap<CommandId, StoredReceipt>, Unavailable> {
+        if ids.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let read = move |conn: &Connection| sqlite::read_receipts(conn, &stream, &ids);
+        Ok(self.file.read(read).await?)
     }
 
     /// The events of aggregate `id` after `version`.

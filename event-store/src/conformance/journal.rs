@@ -85,8 +85,8 @@ pub async fn a_duplicate_inside_a_chain_of_three_breaks_it(fixture: &impl Fixtur
     let chain = Chain::new();
     let three = (
         journal.append(&chain, append("a", 2, 1)),
-        journal.append(&chain, append_as(repeated, "a", 3, 0)),
-        // Decided on the repeat having changed nothing: its version would fit.
+        journal.append(&chain, append_as(repeated, "a", 3, 1)),
+        // Its version would fit, now that the repeat has added nothing.
         journal.append(&chain, append("a", 3, 1)),
     );
     assert_eq!(appended(three.0.await).version, Version(3));
@@ -96,6 +96,26 @@ pub async fn a_duplicate_inside_a_chain_of_three_breaks_it(fixture: &impl Fixtur
     assert_eq!((stored.version, stored.position), (first.version, first.position));
     assert_eq!(three.2.await, AppendOutcome::ChainBroken);
     assert_eq!(check_log(fixture).await.len(), 3);
+}
+
+/// What follows was decided on a state that the repeat did not change.
+pub async fn a_duplicate_without_events_leaves_its_chain_whole(fixture: &impl Fixture) {
+    let journal = fixture.open().await.journal();
+    let repeated = command_id();
+    appended(
+        journal
+            .append(&Chain::new(), append_as(repeated, "a", 0, 2))
+            .await,
+    );
+    let chain = Chain::new();
+    let three = (
+        journal.append(&chain, append("a", 2, 1)),
+        journal.append(&chain, append_as(repeated, "a", 3, 0)),
+        journal.append(&chain, append("a", 3, 1)),
+    );
+    appended(three.0.await);
+    assert!(matches!(three.1.await, AppendOutcome::Duplicate(_)));
+    assert_eq!(appended(three.2.await).version, Version(4));
 }
 
 /// However far the stream has moved since, and whatever the repeat was decided on.

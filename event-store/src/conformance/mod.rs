@@ -54,6 +54,7 @@ macro_rules! conformance_suite {
             positions_are_contiguous_from_one,
             nothing_chained_on_a_stale_append_takes_its_sequence,
             a_duplicate_inside_a_chain_of_three_breaks_it,
+            a_duplicate_without_events_leaves_its_chain_whole,
             a_duplicate_is_told_from_a_conflict,
             a_stale_version_inside_a_chain_of_three_breaks_it,
             an_empty_append_needs_its_version_too,
@@ -69,6 +70,7 @@ macro_rules! conformance_suite {
             an_if_match_is_never_compared_with_a_stale_cache,
             two_executors_share_the_last_units,
             commands_on_one_aggregate_run_in_the_order_of_the_calls,
+            commands_that_come_back_keep_their_place,
             an_aggregate_believed_new_is_not_written_over,
             eviction_loses_nothing,
             long_streams_reload_from_a_base,
@@ -85,6 +87,7 @@ macro_rules! conformance_suite {
             a_refused_repeat_finds_its_receipt,
             receipts_are_found_behind_commands_on_their_way,
             everything_acknowledged_survives_a_restart,
+            hundreds_of_repeats_among_new_commands_are_told_apart,
             a_process_that_dies_in_the_middle_leaves_a_whole_log,
         );
         $crate::conformance_suite!(@reading $fixture;

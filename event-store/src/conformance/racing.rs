@@ -1,5 +1,8 @@
 //! Executors against each other. The races are numbered as in the design's list of interleavings.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use event_schemas::Version;
 
 use super::{Fixture, Process, Shelf, ShelfCommand, TooFew, check_log, order, request, request_as};
@@ -177,6 +180,42 @@ pub async fn commands_on_one_aggregate_run_in_the_order_of_the_calls(fixture: &i
         }
     }
     check_log(fixture).await;
+}
+
+pub async fn commands_that_come_back_keep_their_place(fixture: &impl Fixture) {
+    let (ours, theirs) = (
+        Process::start_patient(fixture).await,
+        Process::start(fixture).await,
+    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let interfering = Arc::clone(&stop);
+    let interference = tokio::spawn(async move {
+        while !interfering.load(Ordering::Relaxed) {
+            // A conflict now and then; that it may lose is its own affair.
+            let _ = theirs.run("mug", ShelfCommand::Put(1)).await;
+            ours_get_on().await;
+        }
+    });
+    let mut pending = Vec::new();
+    for _ in 0..2_000 {
+        pending.push(ours.shelves.enqueue("mug", request(ShelfCommand::Put(1))).await);
+        tokio::task::yield_now().await;
+    }
+    let mut last = Version(0);
+    for pending in pending {
+        let version = pending.await.unwrap().version;
+        assert!(version > last, "{version} came after {last}");
+        last = version;
+    }
+    stop.store(true, Ordering::Relaxed);
+    interference.await.unwrap();
+    check_log(fixture).await;
+}
+
+async fn ours_get_on() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
 }
 
 pub async fn an_aggregate_believed_new_is_not_written_over(fixture: &impl Fixture) {

@@ -227,6 +227,34 @@ pub async fn everything_acknowledged_survives_a_restart(fixture: &impl Fixture) 
     }
 }
 
+/// As when a saga goes over its events again.
+pub async fn hundreds_of_repeats_among_new_commands_are_told_apart(fixture: &impl Fixture) {
+    let process = Process::start(fixture).await;
+    let mut known = Vec::new();
+    for _ in 0..300 {
+        let put = request(ShelfCommand::Put(1));
+        let receipt = process.shelves.submit("mug", put.clone()).await.unwrap();
+        known.push((put, receipt));
+    }
+    let process = Process::start(fixture).await;
+    let mut pending = Vec::new();
+    for (put, receipt) in known {
+        pending.push((Some(receipt), process.shelves.submit("mug", put)));
+        pending.push((None, process.shelves.submit("mug", request(ShelfCommand::Put(1)))));
+    }
+    let mut version = 300;
+    for (known, pending) in pending {
+        let receipt = pending.await.unwrap();
+        if let Some(known) = known {
+            assert_eq!(receipt, replay_of(&known));
+        } else {
+            version += 1;
+            assert_eq!((receipt.version, receipt.replayed), (Version(version), false));
+        }
+    }
+    assert_eq!(check_log(fixture).await.len(), 600);
+}
+
 pub async fn a_process_that_dies_in_the_middle_leaves_a_whole_log(fixture: &impl Fixture) {
     let mut requests = Vec::new();
     for _ in 0..5 {

@@ -1,5 +1,6 @@
 //! Commands on aggregates in memory.
 
+mod load;
 mod op;
 mod resident;
 mod shard;

@@ -50,6 +50,14 @@ impl<A: Decide> Op<A> {
         }
     }
 
+    /// Of a command to be executed.
+    pub(super) fn command_id(&self) -> Option<CommandId> {
+        match &self.kind {
+            Kind::Execute(execute) => Some(execute.request.command_id),
+            Kind::Read(_) | Kind::Find(_) => None,
+        }
+    }
+
     /// Answers that it could not be done.
     pub(super) fn fail(self, error: AccessError) {
         // Whoever asked may have gone.

@@ -15,6 +15,9 @@ const EVENTS_PER_BASE: u64 = 512;
 /// not break the chain for the commands behind it.
 const RECENT_COMMANDS: usize = 32;
 
+/// Commands looked up with one reload.
+const MAX_LOOKED_UP: usize = 1_024;
+
 /// Whether operations can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -44,6 +47,9 @@ pub(super) struct Slot<A: Decide> {
     pub(super) resident: Resident<A>,
     /// By ticket.
     pub(super) queue: VecDeque<Op<A>>,
+    /// A repeat broke the chain; where one is there are others (a client or a saga that goes over its commands again),
+    /// and each that is decided costs a reload.
+    pub(super) saw_repeat: bool,
 }
 
 impl<A: Decide> Slot<A> {
@@ -60,6 +66,20 @@ impl<A: Decide> Slot<A> {
                 recent: VecDeque::new(),
             },
             queue: VecDeque::new(),
+            saw_repeat: false,
+        }
+    }
+
+    /// The commands that wait, if repeats are to be expected among them.
+    pub(super) fn suspected_repeats(&mut self) -> Vec<CommandId> {
+        if std::mem::take(&mut self.saw_repeat) {
+            self.queue
+                .iter()
+                .filter_map(Op::command_id)
+                .take(MAX_LOOKED_UP)
+                .collect()
+        } else {
+            Vec::new()
         }
     }
 

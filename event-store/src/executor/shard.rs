@@ -9,6 +9,7 @@ use lru::LruCache;
 use tokio::sync::mpsc;
 
 use super::ExecutorOptions;
+use super::load::{self, Load, Loaded};
 use super::op::{Kind, Op};
 use super::resident::{Phase, Resident, Slot};
 use crate::journal::{JournalEntry, Outcome, PreparedAppend, PreparedEvent, Work};
@@ -35,7 +36,7 @@ pub(super) enum Message<A: Decide> {
     Loaded {
         id: AggregateId,
         load: u64,
-        loaded: Result<(A, Version), Unavailable>,
+        loaded: Result<Box<Loaded<A>>, Unavailable>,
     },
 }
 
@@ -157,24 +158,18 @@ impl<A: Decide> Shard<A> {
         self.loads += 1;
         slot.resident.phase = Phase::Loading;
         slot.resident.load = self.loads;
-        let base = slot.resident.take_base();
-        let Some(mailbox) = self.mailbox.upgrade() else {
-            return;
-        };
-        let streams = Arc::clone(&self.streams);
-        let mut report = LoadReport {
-            mailbox,
+        let load = Load {
             id: id.clone(),
-            load: self.loads,
-            sent: false,
+            number: self.loads,
+            base: slot.resident.take_base(),
+            command_ids: slot.suspected_repeats(),
         };
-        tokio::spawn(async move {
-            let loaded = streams.load::<A>(&report.id, base).await;
-            report.send(loaded);
-        });
+        if let Some(mailbox) = self.mailbox.upgrade() {
+            load::spawn(Arc::clone(&self.streams), load, mailbox);
+        }
     }
 
-    fn loaded(&mut self, id: &AggregateId, load: u64, loaded: Result<(A, Version), Unavailable>) {
+    fn loaded(&mut self, id: &AggregateId, load: u64, loaded: Result<Box<Loaded<A>>, Unavailable>) {
         let Some(slot) = self.aggregates.get_mut(id) else {
             return;
         };
@@ -183,10 +178,18 @@ impl<A: Decide> Shard<A> {
         }
         let waiting = std::mem::take(&mut slot.queue);
         match loaded {
-            Ok((state, version)) => {
+            Ok(loaded) => {
+                let Loaded {
+                    state,
+                    version,
+                    receipts,
+                } = *loaded;
                 slot.resident.begin(state, version);
                 for op in waiting {
-                    self.admit(id, op);
+                    match op.command_id().and_then(|id| receipts.get(&id)) {
+                        Some(stored) => op.replay(StreamId::new(A::AGGREGATE_TYPE, id.clone()), stored),
+                        None => self.admit(id, op),
+                    }
                 }
             }
             Err(error) => {
@@ -201,6 +204,7 @@ impl<A: Decide> Shard<A> {
 
     /// The journal refused: answer, or decide again once the truth has been read.
     fn returned(&mut self, id: &AggregateId, mut op: Op<A>, outcome: Outcome) {
+        let repeat = matches!(outcome, Outcome::Duplicate(_));
         let again = match outcome {
             Outcome::Duplicate(stored) => {
                 op.replay(StreamId::new(A::AGGREGATE_TYPE, id.clone()), &stored);
@@ -237,6 +241,7 @@ impl<A: Decide> Shard<A> {
         if slot.resident.phase == Phase::Ready && slot.resident.chain.is_broken() {
             slot.resident.phase = Phase::Broken;
         }
+        slot.saw_repeat |= repeat && slot.resident.phase == Phase::Broken;
         if let Some(op) = again {
             if slot.resident.phase == Phase::Ready {
                 return self.run_op(id, op);
@@ -475,32 +480,4 @@ fn apply<A: Decide>(
         fingerprint,
     };
     Ok((Work::Append(append), command_id))
-}
-
-/// Reports a load, also when it ends otherwise than it should: the aggregate's commands wait for it.
-struct LoadReport<A: Decide> {
-    mailbox: mpsc::UnboundedSender<Message<A>>,
-    id: AggregateId,
-    load: u64,
-    sent: bool,
-}
-
-impl<A: Decide> LoadReport<A> {
-    fn send(&mut self, loaded: Result<(A, Version), Unavailable>) {
-        self.sent = true;
-        // A shard that is gone has nobody left to tell.
-        let _ = self.mailbox.send(Message::Loaded {
-            id: self.id.clone(),
-            load: self.load,
-            loaded,
-        });
-    }
-}
-
-impl<A: Decide> Drop for LoadReport<A> {
-    fn drop(&mut self) {
-        if !self.sent {
-            self.send(Err(Unavailable::Defect("a load was given up")));
-        }
-    }
 }

@@ -10,7 +10,7 @@ use crate::journal::{JournalEntry, Outcome, PreparedAppend, Settle, StoredReceip
 
 const VERSION: &str = "SELECT max(sequence) FROM streams WHERE aggregate_type = ?1 AND aggregate_id = ?2";
 
-const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint FROM streams
+pub(super) const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint FROM streams
     WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = 0 AND command_id = ?3";
 
 const INSERT_RECEIPT: &str = "INSERT INTO streams (aggregate_type, aggregate_id, sequence, command_id,
@@ -73,22 +73,14 @@ fn run_all(
             Outcome::ChainBroken
         } else {
             match &entry.work {
-                Work::Append(append) => {
-                    let outcome = log.append(append)?;
-                    if !matches!(outcome, Outcome::Appended { .. }) {
-                        entry.chain.break_off();
-                    }
-                    outcome
-                }
-                Work::Settle(settle) => {
-                    let outcome = log.settle(settle)?;
-                    if matches!(outcome, Outcome::Behind { .. }) {
-                        entry.chain.break_off();
-                    }
-                    outcome
-                }
+                Work::Append(append) => log.append(append)?,
+                Work::Settle(settle) => log.settle(settle)?,
             }
         };
+        // Now, not after the commit: what is chained on it may be next.
+        if entry.breaks_chain(&outcome) {
+            entry.chain.break_off();
+        }
         outcomes.push(outcome);
     }
     let after = log.head;
@@ -225,28 +217,36 @@ impl Writer<'_> {
         stream: &StreamId,
         command_id: CommandId,
     ) -> Result<Option<StoredReceipt>, SqliteError> {
-        let key = (
-            stream.aggregate_type.as_str(),
-            stream.aggregate_id.as_str(),
-            command_id.as_uuid().as_bytes(),
-        );
-        let stored = self
-            .receipt
-            .query_row(key, |row| {
-                let key_id: Option<String> = row.get(2)?;
-                let mac: Option<[u8; 32]> = row.get(3)?;
-                Ok(StoredReceipt {
-                    version: Version(row.get(0)?),
-                    position: Position(row.get(1)?),
-                    fingerprint: key_id.zip(mac).map(|(key_id, mac)| Fingerprint {
-                        key_id: key_id.into(),
-                        mac,
-                    }),
-                })
-            })
-            .optional()?;
-        Ok(stored)
+        find_receipt(&mut self.receipt, stream, command_id)
     }
+}
+
+/// Runs [`RECEIPT`].
+pub(super) fn find_receipt(
+    statement: &mut CachedStatement<'_>,
+    stream: &StreamId,
+    command_id: CommandId,
+) -> Result<Option<StoredReceipt>, SqliteError> {
+    let key = (
+        stream.aggregate_type.as_str(),
+        stream.aggregate_id.as_str(),
+        command_id.as_uuid().as_bytes(),
+    );
+    let stored = statement
+        .query_row(key, |row| {
+            let key_id: Option<String> = row.get(2)?;
+            let mac: Option<[u8; 32]> = row.get(3)?;
+            Ok(StoredReceipt {
+                version: Version(row.get(0)?),
+                position: Position(row.get(1)?),
+                fingerprint: key_id.zip(mac).map(|(key_id, mac)| Fingerprint {
+                    key_id: key_id.into(),
+                    mac,
+                }),
+            })
+        })
+        .optional()?;
+    Ok(stored)
 }
 
 /// The answer to everything in a transaction that failed.

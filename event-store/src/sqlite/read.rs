@@ -1,14 +1,17 @@
 //! Reads, as SQL.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use event_schemas::{
-    AggregateId, AggregateType, DecodeError, Metadata, Position, RecordedEvent, StreamId, Timestamp,
-    Upcasters, Version, decode,
+    AggregateId, AggregateType, CommandId, DecodeError, Metadata, Position, RecordedEvent, StreamId,
+    Timestamp, Upcasters, Version, decode,
 };
 use sqlite_file::SqliteError;
 use sqlite_file::rusqlite::{Connection, Row, params};
 
+use super::append::{RECEIPT, find_receipt};
+use crate::journal::StoredReceipt;
 use crate::{LogEntry, RawEvent, ReadError, UnreadableEvent, UnreadableReason};
 
 /// Payload bytes after which a page ends, so that one read's memory stays bounded whatever the events' size.
@@ -124,6 +127,22 @@ pub(crate) fn read_raw_stream(
         events.push(Columns::of(row)?.to_raw());
     }
     Ok(events)
+}
+
+/// The receipts that there are under `ids`.
+pub(crate) fn read_receipts(
+    conn: &Connection,
+    stream: &StreamId,
+    ids: &[CommandId],
+) -> Result<HashMap<CommandId, StoredReceipt>, SqliteError> {
+    let mut statement = conn.prepare_cached(RECEIPT)?;
+    let mut receipts = HashMap::new();
+    for id in ids {
+        if let Some(stored) = find_receipt(&mut statement, stream, *id)? {
+            receipts.insert(*id, stored);
+        }
+    }
+    Ok(receipts)
 }
 
 /// SQLite's integers are signed; nothing is stored beyond their range.
