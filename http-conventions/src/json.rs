@@ -149,7 +149,9 @@ fn parse<T: DeserializeOwned>(raw: &[u8]) -> Result<T, Problem> {
     }
     // serde would take an array for the fields of a struct, in the order of their declaration.
     if raw.trim_ascii_start().starts_with(b"[") {
-        return Err(Problem::malformed("the body is not what this route expects").field("", "expected an object"));
+        return Err(
+            Problem::malformed("the body is not what this route expects").field("", "expected an object")
+        );
     }
     let mut deserializer = serde_json::Deserializer::from_slice(raw);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {

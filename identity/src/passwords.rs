@@ -191,7 +191,9 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), queued).await.expect("all wait in the queue");
+        tokio::time::timeout(Duration::from_secs(60), queued)
+            .await
+            .expect("all wait in the queue");
         assert_eq!(
             passwords.verify(password("correct horse"), None).await,
             Err(HashError::Busy)

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use event_bus::Checkpoint;
 use event_schemas::{
-    AggregateType, Clock, InventoryEvent, LogIdentity, ManualClock, Position, ProductEvent, RecordedEvent,
-    Reference, StreamId, Version,
+    AggregateType, Clock, InventoryEvent, LogIdentity, ManualClock, OrderEvent, Position, ProductEvent,
+    RecordedEvent, Reference, StreamId, Version,
 };
 use proptest::prelude::*;
 use sqlite_file::{Options, SqliteFile, Synchronous};
@@ -24,7 +24,9 @@ use crate::query::KeyValue;
 use crate::reader::ViewReader;
 use crate::view::{DocId, View};
 use crate::views::Views;
-use support::{Dice, Story, deliver_again, entries, money, order_id, product_id, sku, time};
+use support::{
+    Dice, Story, customer_id, deliver_again, entries, money, order_id, placed, product_id, sku, time,
+};
 
 const LOG: LogIdentity = LogIdentity {
     log_id: Uuid::from_u128(7),
@@ -440,6 +442,50 @@ async fn the_cache_never_shows_less_than_was_announced() {
         .await
         .unwrap();
     assert_eq!(reader.cache.get(&id).unwrap().doc.version, Version(3));
+}
+
+/// Whoever has seen the view's position move reads what it stands for, cached documents included.
+#[tokio::test]
+async fn a_position_is_announced_after_its_documents() {
+    let mut story = Story::default();
+    let stream = StreamId::new(AggregateType::Order, order_id(1));
+    let agreed = placed(order_id(1), customer_id(1), &[(sku(1), 1, 1)], time(1));
+    story.push(stream.clone(), OrderEvent::OrderPlaced(Box::new(agreed)));
+    (1..1_000).for_each(|_| story.push(stream.clone(), OrderEvent::OrderReserved {}));
+    let log = story.log(&mut Dice(0));
+    let shop = Shop::open().await;
+    let mut runner = shop.runner().await;
+    let id = order_id(1).into();
+    runner.handle(entries(&log[..1]), at(1)).await.unwrap();
+    shop.views.orders().get(&id).await.unwrap();
+
+    // The only stream there is: position and version are one number.
+    let (reader, last) = (shop.views.orders().clone(), log.len() as u64);
+    let watching = std::thread::spawn(move || {
+        let mut seen = 0_u64;
+        loop {
+            let position = reader.position();
+            // A cache may forget; it may not remember what is no longer so.
+            if let Some(order) = reader.cache.get(&id) {
+                let version = order.doc.version;
+                assert!(
+                    version.0 >= position.0,
+                    "at {position} the order is read at {version}"
+                );
+                seen += 1;
+            }
+            if position.0 == last {
+                return seen;
+            }
+        }
+    });
+    for event in &log[1..] {
+        runner
+            .handle(entries(std::slice::from_ref(event)), at(event.position.0))
+            .await
+            .unwrap();
+    }
+    assert!(watching.join().unwrap() > 0);
 }
 
 fn of_types(log: &[Arc<RecordedEvent>], types: &[AggregateType]) -> Vec<Arc<RecordedEvent>> {
