@@ -314,6 +314,14 @@ impl Runner {
         Ok(())
     }
 
+    pub(super) async fn write_once(
+        &mut self,
+        prepared: Prepared,
+        checkpoint: Checkpoint,
+    ) -> Result<crate::store::Moved, ProjectError> {
+        Ok(self.store.write(prepared.writes, Some(checkpoint)).await?)
+    }
+
     pub(super) async fn write_without_checkpoint(
         &mut self,
         entries: &Arc<Vec<LogEntry>>,
