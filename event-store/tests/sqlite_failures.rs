@@ -205,11 +205,11 @@ struct Acknowledged {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_before_a_kill_is_in_the_log_once() {
-    const LIVES: usize = 8;
+    const LIVES: usize = 6;
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
     for life in 0..LIVES {
-        let told = live_and_be_killed(dir.path(), 50 + 137 * life);
+        let told = live_and_be_killed(dir.path(), 50 + 60 * life);
         assert!(!told.is_empty(), "a life without work");
         let (file, process) = open(dir.path()).await;
         let raw = process.log.read_raw(Position(0), 1_000_000).await.unwrap();
