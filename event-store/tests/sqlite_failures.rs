@@ -300,3 +300,30 @@ async fn commands_until_killed() {
         caller.await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_that_cannot_begin_is_answered_and_the_log_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_file, process) = open(dir.path()).await;
+    let journal = process.log.journal();
+    // Another program, such as a shell, holds the write lock for longer than the busy timeout.
+    let other = sqlite_file::rusqlite::Connection::open(dir.path().join("log.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = tokio::time::timeout(
+        Duration::from_secs(60),
+        journal.append(&Chain::new(), append("shelf", 0, 1)),
+    );
+    assert!(matches!(
+        refused.await.expect("an answer"),
+        AppendOutcome::Unavailable(Unavailable::Store(_))
+    ));
+    other.execute_batch("ROLLBACK").unwrap();
+    let appended = tokio::time::timeout(
+        Duration::from_secs(60),
+        journal.append(&Chain::new(), append("shelf", 0, 1)),
+    );
+    assert!(matches!(
+        appended.await.expect("an answer"),
+        AppendOutcome::Appended(_)
+    ));
+}

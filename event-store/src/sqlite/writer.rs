@@ -107,6 +107,11 @@ impl SqliteWriter {
         match result {
             Ok(()) => self.publish(&mut batch),
             Err(error) => {
+                if batch.entries.is_empty() {
+                    // The transaction could not even begin, so the job never ran. Left where they are, the entries
+                    // would wait for a job that nobody schedules any more.
+                    self.0.queue.take(usize::MAX, &mut batch.entries);
+                }
                 // At once: the next transaction must not take anything that was decided on this one.
                 for entry in &batch.entries {
                     entry.chain.break_off();
