@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::{Actor, Clock, CommandId, Position, Reference, derive_uuid};
-use event_store::{CommandRequest, ExecutorOptions, Executors, Log, LogOptions};
+use aggregates::inventory::{InventoryCommand, StockItem};
+use event_schemas::{Actor, Clock, CommandId, Position, ProductId, Reference, derive_uuid};
+use event_store::{CommandRequest, Executor, ExecutorOptions, Executors, Log, LogOptions};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use testkit::{Client, Shop, User};
@@ -132,6 +133,7 @@ async fn append(config: &Config, command: &Bench) -> Result<(Load, Value), CliEr
     let log = log.context("the log could not be opened", REMEDY)?;
     let inventory = Executors::start(&log, &ExecutorOptions::default()).inventory;
     let reference = Reference::new("bench").context("no reference", "report this as a bug")?;
+    assign_skus(&inventory).await?;
     let callers = (0..command.callers).collect();
     let load = closed_loop(command, callers, move |caller: usize, round| {
         let (inventory, reference) = (inventory.clone(), reference.clone());
@@ -140,7 +142,7 @@ async fn append(config: &Config, command: &Bench) -> Result<(Load, Value), CliEr
                 "omisys/bench",
                 &[&caller.to_be_bytes(), &round.to_be_bytes()],
             ));
-            let receive = aggregates::inventory::InventoryCommand::Receive {
+            let receive = InventoryCommand::Receive {
                 quantity: 1,
                 reference,
             };
@@ -157,8 +159,25 @@ async fn append(config: &Config, command: &Bench) -> Result<(Load, Value), CliEr
     .await?;
     let head = log.head().await.context("the log could not be read", REMEDY)?;
     let acknowledged = load.latency.len() - load.errors;
-    let checks = json!({ "every_acknowledged_command_is_in_the_log": head == Position(acknowledged) });
+    let checks =
+        json!({ "every_acknowledged_command_is_in_the_log": head == Position(acknowledged + SKUS as u64) });
     Ok((load, checks))
+}
+
+/// Stock is received for SKUs of a product only.
+async fn assign_skus(inventory: &Executor<StockItem>) -> Result<(), CliError> {
+    for sku in 0..SKUS {
+        let id = CommandId::from_uuid(derive_uuid("omisys/bench/assign", &[&sku.to_be_bytes()]));
+        let assign = InventoryCommand::AssignSku {
+            product_id: ProductId::for_command(id),
+        };
+        let request = CommandRequest::new(id, Actor::system("bench"), assign);
+        let pending = inventory.enqueue(format!("BENCH-{sku}").as_str(), request).await;
+        if sku + 1 == SKUS {
+            pending.await.context("the SKUs could not be assigned", REMEDY)?;
+        }
+    }
+    Ok(())
 }
 
 /// A step over HTTP, through the gateway on loopback, of guests with addresses of their own.

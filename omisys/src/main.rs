@@ -26,10 +26,6 @@ use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::error::{CliError, Context};
 
-/// The system's allocator keeps an arena a thread; under an import that is twice the memory.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbose = cli.global.verbose;
