@@ -99,9 +99,25 @@ impl<D: Serialize + Send + Sync + 'static> Cache<D> {
         self.entries.invalidate(id);
     }
 
+    /// Holds up writes to the cached document until dropped.
+    #[cfg(test)]
+    pub(crate) fn hold(&self, id: &DocId) -> MutexGuard<'_, u64> {
+        self.slot(id)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn share_a_slot(&self, one: &DocId, other: &DocId) -> bool {
+        self.slot_of(one) == self.slot_of(other)
+    }
+
     fn slot(&self, id: &DocId) -> MutexGuard<'_, u64> {
-        let index = self.hasher.hash_one(id) as usize % SLOTS;
-        self.slots[index].lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots[self.slot_of(id)]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn slot_of(&self, id: &DocId) -> usize {
+        self.hasher.hash_one(id) as usize % SLOTS
     }
 }
 

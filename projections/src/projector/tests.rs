@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use event_bus::Checkpoint;
 use event_schemas::{
-    AggregateType, Clock, InventoryEvent, LogIdentity, ManualClock, OrderEvent, Position, ProductEvent,
-    RecordedEvent, Reference, StreamId, Version,
+    ActorKind, AggregateType, Clock, InventoryEvent, LogIdentity, ManualClock, OrderEvent, Position,
+    ProductEvent, RecordedEvent, Reference, StreamId, Version,
 };
 use proptest::prelude::*;
 use sqlite_file::{Options, SqliteFile, Synchronous};
@@ -25,7 +25,8 @@ use crate::reader::ViewReader;
 use crate::view::{DocId, View};
 use crate::views::Views;
 use support::{
-    Dice, Story, customer_id, deliver_again, entries, money, order_id, placed, product_id, sku, time,
+    Dice, Story, customer_id, deliver_again, entries, metadata, money, order_id, placed, product_id, sku,
+    time,
 };
 
 const LOG: LogIdentity = LogIdentity {
@@ -467,48 +468,56 @@ async fn the_cache_never_shows_less_than_was_announced() {
 }
 
 /// Whoever has seen the view's position move reads what it stands for, cached documents included.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_position_is_announced_after_its_documents() {
-    let mut story = Story::default();
-    let stream = StreamId::new(AggregateType::Order, order_id(1));
-    let agreed = placed(order_id(1), customer_id(1), &[(sku(1), 1, 1)], time(1));
-    story.push(stream.clone(), OrderEvent::OrderPlaced(Box::new(agreed)));
-    (1..200).for_each(|_| story.push(stream.clone(), OrderEvent::OrderReserved {}));
-    let log = story.log(&mut Dice(0));
     let shop = Shop::open().await;
+    let reader = shop.views.orders().clone();
+    let first = DocId::from(order_id(1));
+    let apart = |number: &u64| !reader.cache.share_a_slot(&first, &order_id(*number).into());
+    let number = (2..1_000).find(apart).unwrap();
+    let second = DocId::from(order_id(number));
+    let event = |position, number, version, event: OrderEvent| RecordedEvent {
+        position: Position(position),
+        stream: StreamId::new(AggregateType::Order, order_id(number)),
+        version: Version(version),
+        event: event.into(),
+        metadata: metadata(ActorKind::System, "test"),
+        recorded_at: time(position),
+    };
+    let lines = [(sku(1), 1, 1)];
+    let agreed = |number| placed(order_id(number), customer_id(1), &lines, time(1));
+    let placed = |position, number| {
+        event(
+            position,
+            number,
+            1,
+            OrderEvent::OrderPlaced(Box::new(agreed(number))),
+        )
+    };
+    let reserved = |position, number| event(position, number, 2, OrderEvent::OrderReserved {});
     let mut runner = shop.runner().await;
-    let id = order_id(1).into();
-    runner.handle(entries(&log[..1]), at(1)).await.unwrap();
-    shop.views.orders().get(&id).await.unwrap();
+    let both = [Arc::new(placed(1, 1)), Arc::new(placed(2, number))];
+    runner.handle(entries(&both), at(2)).await.unwrap();
+    reader.get_many(&[first.clone(), second.clone()]).await.unwrap();
 
-    // The only stream there is: position and version are one number.
-    let (reader, last) = (shop.views.orders().clone(), log.len() as u64);
-    let watching = std::thread::spawn(move || {
-        let mut seen = 0_u64;
-        loop {
-            let position = reader.position();
-            // A cache may forget; it may not remember what is no longer so.
-            if let Some(order) = reader.cache.get(&id) {
-                let version = order.doc.version;
-                assert!(
-                    version.0 >= position.0,
-                    "at {position} the order is read at {version}"
-                );
-                seen += 1;
-            }
-            if position.0 == last {
-                return seen;
-            }
+    let both = entries(&[Arc::new(reserved(3, 1)), Arc::new(reserved(4, number))]);
+    let version = |id: &DocId| reader.cache.get(id).unwrap().doc.version;
+    let between = std::thread::scope(|scope| {
+        let held = reader.cache.hold(&second);
+        let runtime = tokio::runtime::Handle::current();
+        let handling = scope.spawn(move || runtime.block_on(runner.handle(both, at(4))));
+        // The first document is shown and the second is not: the projector stands between them.
+        while version(&first) < Version(2) {
+            assert!(!handling.is_finished());
             std::thread::yield_now();
         }
+        let position = reader.position();
+        drop(held);
+        handling.join().unwrap().unwrap();
+        position
     });
-    for event in &log[1..] {
-        runner
-            .handle(entries(std::slice::from_ref(event)), at(event.position.0))
-            .await
-            .unwrap();
-    }
-    assert!(watching.join().unwrap() > 0);
+    assert_eq!(between, Position(2));
+    assert_eq!((reader.position(), version(&second)), (Position(4), Version(2)));
 }
 
 fn of_types(log: &[Arc<RecordedEvent>], types: &[AggregateType]) -> Vec<Arc<RecordedEvent>> {
