@@ -1,0 +1,356 @@
+//! PostgreSQL through a pool of connections.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::encode::IsNull;
+use sqlx::error::BoxDynError;
+use sqlx::postgres::types::Oid;
+use sqlx::postgres::{
+    PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo, PgValueRef,
+};
+use sqlx::{Arguments as _, Decode, Encode, Row as _, Type, TypeInfo as _, ValueRef as _};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::session::Session;
+use crate::value::{Column, Value};
+use crate::{DatabaseError, PostgresError, postgres_sql};
+
+/// How long a caller waits for a connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Serialises processes that migrate at the same moment.
+const MIGRATION_LOCK: &str = "omisys/migrate";
+
+/// How PostgreSQL is opened.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database`
+    pub url: String,
+    /// Connections of this process; more work waits.
+    pub max_connections: u32,
+    /// Whether [`crate::Database::migrate`] may change tables; otherwise it checks that they are up to date.
+    pub migrate: bool,
+}
+
+impl std::fmt::Debug for PostgresOptions {
+    /// Without the URL, which holds a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("max_connections", &self.max_connections)
+            .field("migrate", &self.migrate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A PostgreSQL database. Cloning is cheap and shares the connections.
+#[derive(Clone)]
+pub struct Postgres {
+    pool: PgPool,
+    options: Arc<PgConnectOptions>,
+    migrate: bool,
+    /// Places for work that is under way, as many as there are connections twice over: the rest waits, without a thread.
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Postgres").finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    /// Connects, so that a wrong URL or a missing server is heard of now.
+    pub async fn connect(options: &PostgresOptions) -> Result<Self, DatabaseError> {
+        let connect = PgConnectOptions::from_str(&options.url)
+            .map_err(|_| PostgresError::Options("the URL cannot be read".to_owned()))?
+            .application_name("omisys");
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections.max(2))
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .connect_with(connect.clone())
+            .await?;
+        Ok(Self {
+            pool,
+            options: Arc::new(connect),
+            migrate: options.migrate,
+            places: Arc::new(Semaphore::new(2 * options.max_connections.max(2) as usize)),
+        })
+    }
+
+    /// The connections, for an adapter with statements of its own.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// How to connect, for an adapter that needs a connection of its own.
+    pub fn connect_options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// As [`crate::Database::migrate`].
+    pub async fn migrate(&self, component: &'static str, steps: &[&str]) -> Result<(), DatabaseError> {
+        let steps: Vec<String> = steps.iter().map(|step| postgres_sql(step).into_owned()).collect();
+        if self.migrate {
+            self.run_steps(component, &steps).await
+        } else {
+            self.check_steps(component, steps.len()).await
+        }
+    }
+
+    /// Whether tables may be changed through this handle.
+    pub fn migrates(&self) -> bool {
+        self.migrate
+    }
+
+    async fn run_steps(&self, component: &'static str, steps: &[String]) -> Result<(), DatabaseError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
+            .bind(MIGRATION_LOCK)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::raw_sql(
+            "CREATE TABLE IF NOT EXISTS schema_versions (component TEXT NOT NULL PRIMARY KEY, version BIGINT NOT NULL)",
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let found: Option<i64> =
+            sqlx::query_scalar("SELECT version FROM schema_versions WHERE component = $1")
+                .bind(component)
+                .fetch_optional(&mut *transaction)
+                .await?;
+        let found = found.map_or(0, |found| usize::try_from(found).unwrap_or(usize::MAX));
+        if found > steps.len() {
+            return Err(newer(component, found, steps.len()));
+        }
+        for step in &steps[found..] {
+            sqlx::raw_sql(step).execute(&mut *transaction).await?;
+        }
+        sqlx::query(
+            "INSERT INTO schema_versions (component, version) VALUES ($1, $2)
+             ON CONFLICT (component) DO UPDATE SET version = excluded.version",
+        )
+        .bind(component)
+        .bind(i64::try_from(steps.len()).unwrap_or(i64::MAX))
+        .execute(&mut *transaction)
+        .await?;
+        Ok(transaction.commit().await?)
+    }
+
+    async fn check_steps(&self, component: &'static str, known: usize) -> Result<(), DatabaseError> {
+        let there: bool = sqlx::query_scalar("SELECT to_regclass('schema_versions') IS NOT NULL")
+            .fetch_one(&self.pool)
+            .await?;
+        let found: Option<i64> = if there {
+            sqlx::query_scalar("SELECT version FROM schema_versions WHERE component = $1")
+                .bind(component)
+                .fetch_optional(&self.pool)
+                .await?
+        } else {
+            None
+        };
+        let found = found.map_or(0, |found| usize::try_from(found).unwrap_or(usize::MAX));
+        match found.cmp(&known) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => Err(newer(component, found, known)),
+            std::cmp::Ordering::Less => Err(DatabaseError::Behind {
+                component,
+                found,
+                known,
+            }),
+        }
+    }
+
+    pub(crate) async fn write<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&Session<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+    {
+        let place = self.place().await?;
+        // A task of its own: dropping the caller's future must not cut a transaction in half.
+        let run = self.clone().run("BEGIN", true, place, job);
+        tokio::spawn(run).await.unwrap_or_else(|_| Err(panicked().into()))
+    }
+
+    pub(crate) async fn read<T, E, F>(&self, job: F) -> Result<T, E>
+    where
+        F: FnOnce(&Session<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+    {
+        let place = self.place().await?;
+        self.clone()
+            .run(
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+                false,
+                place,
+                job,
+            )
+            .await
+    }
+
+    pub(crate) async fn submit<T, E, F, D>(&self, job: F, done: D) -> Result<(), DatabaseError>
+    where
+        F: FnOnce(&Session<'_>) -> Result<T, E> + Send + 'static,
+        D: FnOnce(Result<T, E>) + Send + 'static,
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+    {
+        let place = self.place().await?;
+        let run = self.clone().run("BEGIN", true, place, job);
+        tokio::spawn(async move { done(run.await) });
+        Ok(())
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        place.map_err(|_| PostgresError::Closed.into())
+    }
+
+    async fn run<T, E, F>(
+        self,
+        begin: &'static str,
+        commits: bool,
+        place: OwnedSemaphorePermit,
+        job: F,
+    ) -> Result<T, E>
+    where
+        F: FnOnce(&Session<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<DatabaseError> + Send + 'static,
+    {
+        let inner = self.pool.begin_with(begin).await.map_err(DatabaseError::from)?;
+        let transaction = Transaction {
+            inner: RefCell::new(inner),
+            runtime: Handle::current(),
+        };
+        let worked = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let outcome = catch_unwind(AssertUnwindSafe(|| job(&Session::postgres(&transaction))))
+                .unwrap_or_else(|_| Err(panicked().into()));
+            (outcome, transaction.inner.into_inner())
+        });
+        let (outcome, inner) = worked.await.map_err(|_| panicked())?;
+        if outcome.is_ok() && commits {
+            inner.commit().await.map_err(commit_error)?;
+        } else if let Err(error) = inner.rollback().await {
+            // The connection is gone, and the transaction with it.
+            tracing::debug!(%error, "a transaction could not be rolled back");
+        }
+        outcome
+    }
+
+    pub(crate) async fn close(&self) {
+        self.places.close();
+        self.pool.close().await;
+    }
+}
+
+fn panicked() -> DatabaseError {
+    PostgresError::Panicked.into()
+}
+
+fn newer(component: &'static str, found: usize, known: usize) -> DatabaseError {
+    DatabaseError::Newer {
+        component,
+        found,
+        known,
+    }
+}
+
+/// What a failed commit says: an answer of the server is one, silence is none.
+pub fn commit_error(error: sqlx::Error) -> DatabaseError {
+    match PostgresError::from(error) {
+        PostgresError::Connection(message) => PostgresError::CommitUnknown(message).into(),
+        other => other.into(),
+    }
+}
+
+/// A transaction whose statements block.
+pub(crate) struct Transaction {
+    inner: RefCell<sqlx::Transaction<'static, sqlx::Postgres>>,
+    runtime: Handle,
+}
+
+impl Transaction {
+    pub(crate) fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<usize, DatabaseError> {
+        let (sql, arguments) = (postgres_sql(sql), arguments(params)?);
+        let mut inner = self.inner.borrow_mut();
+        let done = self
+            .runtime
+            .block_on(sqlx::query_with(&sql, arguments).execute(&mut **inner))?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    pub(crate) fn fetch(&self, sql: &str, params: &[Value<'_>]) -> Result<Vec<PgRow>, DatabaseError> {
+        let (sql, arguments) = (postgres_sql(sql), arguments(params)?);
+        let mut inner = self.inner.borrow_mut();
+        Ok(self
+            .runtime
+            .block_on(sqlx::query_with(&sql, arguments).fetch_all(&mut **inner))?)
+    }
+}
+
+fn arguments(params: &[Value<'_>]) -> Result<PgArguments, DatabaseError> {
+    let mut arguments = PgArguments::default();
+    for param in params {
+        match param {
+            Value::Null => arguments.add(Null),
+            Value::Integer(integer) => arguments.add(integer),
+            Value::Text(text) => arguments.add(text.as_ref()),
+            Value::Blob(bytes) => arguments.add(bytes.as_ref()),
+        }
+        .map_err(|error| PostgresError::Options(error.to_string()))?;
+    }
+    Ok(arguments)
+}
+
+/// A null whose type the server infers.
+struct Null;
+
+impl Type<sqlx::Postgres> for Null {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(0))
+    }
+}
+
+impl Encode<'_, sqlx::Postgres> for Null {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+/// A column as a value.
+pub(crate) fn value<'r>(row: &'r PgRow, column: Column<'_>) -> Result<Value<'r>, DatabaseError> {
+    let wrong = |message: String| DatabaseError::unexpected(column.to_string(), message);
+    let raw = match column {
+        Column::Number(number) => row.try_get_raw(number),
+        Column::Name(name) => row.try_get_raw(name),
+    }
+    .map_err(|error| wrong(error.to_string()))?;
+    if raw.is_null() {
+        return Ok(Value::Null);
+    }
+    decode(raw).map_err(|error| wrong(error.to_string()))
+}
+
+fn decode(raw: PgValueRef<'_>) -> Result<Value<'_>, BoxDynError> {
+    let kind = raw.type_info().into_owned();
+    match kind.name() {
+        "INT8" => Ok(Value::Integer(decoded::<i64>(raw)?)),
+        "INT4" => Ok(Value::Integer(decoded::<i32>(raw)?.into())),
+        "BOOL" => Ok(Value::Integer(decoded::<bool>(raw)?.into())),
+        "BYTEA" => Ok(Value::from(decoded::<&[u8]>(raw)?)),
+        "TEXT" | "VARCHAR" | "NAME" => Ok(Value::from(decoded::<&str>(raw)?)),
+        other => Err(format!("the type {other} is not used here").into()),
+    }
+}
+
+fn decoded<'r, T: Decode<'r, sqlx::Postgres>>(raw: PgValueRef<'r>) -> Result<T, BoxDynError> {
+    T::decode(raw)
+}

@@ -1,0 +1,140 @@
+//! A database of its own for each test, gone with its handle.
+
+use sqlite_file::{Options, SqliteFile};
+use tempfile::TempDir;
+
+use crate::Database;
+
+/// Names the PostgreSQL server that tests may make databases on.
+pub const POSTGRES_URL: &str = "OMISYS_TEST_POSTGRES_URL";
+
+/// A fresh database.
+#[derive(Debug)]
+pub struct TestDatabase {
+    database: Database,
+    /// What `database` was opened with, for another process's handle on it.
+    url: String,
+    _at: At,
+}
+
+#[derive(Debug)]
+enum At {
+    Folder(#[expect(dead_code, reason = "removed when dropped")] TempDir),
+    #[cfg(feature = "cluster")]
+    Server(#[expect(dead_code, reason = "removed when dropped")] dropping::Dropping),
+}
+
+impl TestDatabase {
+    /// A SQLite file in a temporary folder.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    #[expect(clippy::unwrap_used, reason = "a test without its database cannot go on")]
+    pub fn sqlite() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.db");
+        let file = SqliteFile::open(&path, Options::default()).unwrap();
+        Self {
+            database: file.into(),
+            url: path.display().to_string(),
+            _at: At::Folder(folder),
+        }
+    }
+
+    /// A database on the server at [`POSTGRES_URL`]; none if the cluster is not to be tested.
+    ///
+    /// # Panics
+    /// If the cluster is to be tested and the server is not there.
+    #[cfg(feature = "cluster")]
+    #[expect(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        reason = "a test without its database cannot go on"
+    )]
+    pub async fn postgres() -> Option<Self> {
+        use sqlx::Connection as _;
+
+        if std::env::var_os("OMISYS_TEST_CLUSTER").is_none() && std::env::var_os("CI").is_none() {
+            eprintln!("not tested: OMISYS_TEST_CLUSTER is not set, so there is no PostgreSQL");
+            return None;
+        }
+        let server = std::env::var(POSTGRES_URL).expect("OMISYS_TEST_POSTGRES_URL names the server");
+        let name = format!("omisys_test_{}", unique());
+        let mut admin = sqlx::PgConnection::connect(&server)
+            .await
+            .expect("PostgreSQL answers");
+        sqlx::raw_sql(&format!("CREATE DATABASE {name}"))
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let (base, _) = server.rsplit_once('/').expect("the URL names a database");
+        let url = format!("{base}/{name}");
+        let dropping = dropping::Dropping { server, name };
+        let options = crate::PostgresOptions {
+            url: url.clone(),
+            max_connections: 10,
+            migrate: true,
+        };
+        let postgres = crate::Postgres::connect(&options).await.unwrap();
+        Some(Self {
+            database: postgres.into(),
+            url,
+            _at: At::Server(dropping),
+        })
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Where it is: a path or a URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// Unlike any other in this run or another: time and process are told apart by the system's random hasher.
+#[cfg(feature = "cluster")]
+fn unique() -> String {
+    use std::hash::{BuildHasher as _, RandomState};
+    format!(
+        "{:016x}{:016x}",
+        RandomState::new().hash_one(0),
+        RandomState::new().hash_one(1)
+    )
+}
+
+#[cfg(feature = "cluster")]
+mod dropping {
+    use sqlx::Connection as _;
+
+    /// Drops the database at the end, also of a test that failed.
+    #[derive(Debug)]
+    pub(super) struct Dropping {
+        pub(super) server: String,
+        pub(super) name: String,
+    }
+
+    impl Drop for Dropping {
+        fn drop(&mut self) {
+            let (server, name) = (self.server.clone(), self.name.clone());
+            // A runtime of its own: the test's may be ending.
+            let dropped = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .ok()?;
+                runtime.block_on(async {
+                    let mut admin = sqlx::PgConnection::connect(&server).await.ok()?;
+                    let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                    sqlx::raw_sql(&sql).execute(&mut admin).await.ok()
+                })
+            })
+            .join();
+            if !matches!(dropped, Ok(Some(_))) {
+                eprintln!("the test database {} was left behind", self.name);
+            }
+        }
+    }
+}

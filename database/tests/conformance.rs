@@ -1,0 +1,244 @@
+//! What stands beside the log may expect of its database: the same on SQLite and PostgreSQL.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use database::testing::TestDatabase;
+use database::{Database, DatabaseError, params};
+use tokio::sync::oneshot;
+
+const STEPS: &[&str] = &["CREATE TABLE things (
+     name TEXT NOT NULL PRIMARY KEY,
+     count INTEGER NOT NULL,
+     note TEXT,
+     bytes BLOB
+ ) STRICT, WITHOUT ROWID"];
+
+async fn migrated(test: &TestDatabase) -> Database {
+    let database = test.database().clone();
+    database.migrate("things", STEPS).await.unwrap();
+    database
+}
+
+async fn names(database: &Database) -> Vec<String> {
+    let names = database.read(|session| {
+        session.query("SELECT name FROM things ORDER BY name", &[], |row| {
+            row.get::<String>(0)
+        })
+    });
+    names.await.unwrap()
+}
+
+async fn insert(database: &Database, name: &'static str) -> Result<usize, DatabaseError> {
+    database
+        .write(move |session| {
+            session.execute(
+                "INSERT INTO things (name, count) VALUES (?1, ?2)",
+                &params![name, 1],
+            )
+        })
+        .await
+}
+
+async fn values_come_back_as_they_were(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let row = database.write(|session| {
+        let (absent, present) = (None::<String>, Some("why?"));
+        let insert = "INSERT INTO things (name, count, note, bytes) VALUES (?1, ?2, ?3, ?4)";
+        session.execute(insert, &params!["first", u64::MAX, absent, &[1_u8, 2, 3]])?;
+        session.execute(insert, &params!["second", true, present, None::<Vec<u8>>])?;
+        session.query(
+            "SELECT name, count, note, bytes, count > 1 AS many FROM things ORDER BY name",
+            &[],
+            |row| {
+                let name = row.get::<String>("name")?;
+                let count = row.get::<i64>(1)?;
+                let note = row.get::<Option<String>>("note")?;
+                Ok::<_, DatabaseError>((
+                    name,
+                    count,
+                    note,
+                    row.get::<Option<Vec<u8>>>(3)?,
+                    row.get::<bool>("many")?,
+                ))
+            },
+        )
+    });
+    let expected = [
+        ("first".to_owned(), i64::MAX, None, Some(vec![1, 2, 3]), true),
+        ("second".to_owned(), 1, Some("why?".to_owned()), None, false),
+    ];
+    assert_eq!(row.await.unwrap(), expected);
+}
+
+async fn a_failed_job_leaves_nothing(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let failed: Result<(), DatabaseError> = database
+        .write(|session| {
+            session.execute(
+                "INSERT INTO things (name, count) VALUES (?1, 1)",
+                &params!["lost"],
+            )?;
+            Err(DatabaseError::Unexpected {
+                column: "a".to_owned(),
+                message: "b".to_owned(),
+            })
+        })
+        .await;
+    assert!(
+        matches!(failed, Err(DatabaseError::Unexpected { .. })),
+        "{failed:?}"
+    );
+    assert_eq!(insert(&database, "kept").await, Ok(1));
+    let doubled = insert(&database, "kept").await.unwrap_err();
+    assert!(
+        doubled.is_unique_violation() && !doubled.retryable(),
+        "{doubled:?}"
+    );
+    assert_eq!(names(&database).await, ["kept"]);
+}
+
+async fn a_job_that_panics_harms_nobody(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let panicked: Result<(), DatabaseError> = database.write(|_| panic!("on purpose")).await;
+    assert!(panicked.is_err());
+    assert_eq!(insert(&database, "kept").await, Ok(1));
+}
+
+async fn a_submitted_job_is_answered_once_it_is_durable(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let (reply, answer) = oneshot::channel();
+    let job = |session: &database::Session<'_>| {
+        session.execute("INSERT INTO things (name, count) VALUES ('submitted', 1)", &[])
+    };
+    let submitted = database.submit(job, move |outcome: Result<usize, DatabaseError>| {
+        let _ = reply.send(outcome);
+    });
+    submitted.await.unwrap();
+    assert_eq!(answer.await.unwrap(), Ok(1));
+    assert_eq!(names(&database).await, ["submitted"]);
+}
+
+async fn a_dropped_future_does_not_cut_its_job(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let (begun, begins) = oneshot::channel();
+    let writer = database.clone();
+    let write = tokio::spawn(async move {
+        writer
+            .write(move |session| {
+                let _ = begun.send(());
+                session.execute("INSERT INTO things (name, count) VALUES ('whole', 1)", &[])
+            })
+            .await
+    });
+    begins.await.unwrap();
+    write.abort();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while names(&database).await.is_empty() {
+        assert!(tokio::time::Instant::now() < deadline, "the job was cut");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Without the lock, both would read the same count on PostgreSQL.
+async fn a_lock_makes_reading_and_writing_one(test: TestDatabase) {
+    let database = migrated(&test).await;
+    insert(&database, "counter").await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let database = database.clone();
+        tasks.spawn(async move {
+            let add = database.write(|session| {
+                session.lock("counter")?;
+                let read = "SELECT count FROM things WHERE name = 'counter'";
+                let count = session.query_one(read, &[], |row| row.get::<i64>(0))?;
+                session.execute("UPDATE things SET count = ?1", &params![count + 1])
+            });
+            let added: Result<usize, DatabaseError> = add.await;
+            added.unwrap();
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    let read =
+        database.read(|session| session.query_one("SELECT count FROM things", &[], |row| row.get::<i64>(0)));
+    assert_eq!(read.await, Ok::<_, DatabaseError>(17));
+}
+
+async fn migrations_run_once_and_a_newer_database_is_refused(test: TestDatabase) {
+    let database = migrated(&test).await;
+    insert(&database, "kept").await.unwrap();
+    let grown = [STEPS[0], "ALTER TABLE things ADD COLUMN more INTEGER"];
+    database.migrate("things", &grown).await.unwrap();
+    database.migrate("things", &grown).await.unwrap();
+    assert_eq!(names(&database).await, ["kept"]);
+    let older = database.migrate("things", STEPS).await.unwrap_err();
+    let newer = DatabaseError::Newer {
+        component: "things",
+        found: 2,
+        known: 1,
+    };
+    assert_eq!(older, newer);
+}
+
+async fn a_closed_database_says_so(test: TestDatabase) {
+    let database = migrated(&test).await;
+    database.close().await.unwrap();
+    assert!(insert(&database, "late").await.unwrap_err().is_closed());
+    assert!(database.ping().await.unwrap_err().is_closed());
+}
+
+async fn a_read_cannot_write(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let written: Result<usize, DatabaseError> = database
+        .read(|session| session.execute("DELETE FROM things", &[]))
+        .await;
+    assert!(written.is_err());
+}
+
+async fn a_job_runs_once(test: TestDatabase) {
+    let database = migrated(&test).await;
+    let ran = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&ran);
+    let twice: Result<bool, DatabaseError> = database
+        .write(move |_| Ok(seen.swap(true, Ordering::SeqCst)))
+        .await;
+    assert_eq!((twice, ran.load(Ordering::SeqCst)), (Ok(false), true));
+}
+
+macro_rules! conformance {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                super::$case(super::TestDatabase::sqlite()).await;
+            })*
+        }
+
+        #[cfg(feature = "cluster")]
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $case() {
+                if let Some(test) = super::TestDatabase::postgres().await {
+                    super::$case(test).await;
+                }
+            })*
+        }
+    };
+}
+
+conformance!(
+    values_come_back_as_they_were,
+    a_failed_job_leaves_nothing,
+    a_job_that_panics_harms_nobody,
+    a_submitted_job_is_answered_once_it_is_durable,
+    a_dropped_future_does_not_cut_its_job,
+    a_lock_makes_reading_and_writing_one,
+    migrations_run_once_and_a_newer_database_is_refused,
+    a_closed_database_says_so,
+    a_read_cannot_write,
+    a_job_runs_once,
+);
