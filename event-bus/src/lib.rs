@@ -8,9 +8,11 @@
 mod checkpoint;
 mod dead_letters;
 mod error;
+mod partition;
 mod subscription;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use dead_letters::{DeadLetter, DeadLetters, NewDeadLetter, ParkedScope, Retried};
 pub use error::BusError;
+pub use partition::{ParsePartitionError, PartitionKey, Partitioning};
 pub use subscription::{Batch, Subscription};

@@ -44,8 +44,8 @@ impl Batch {
     }
 
     /// For callers that store their checkpoint together with what they made of the batch.
-    pub fn checkpoint(&self) -> Checkpoint {
-        self.checkpoint
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
     }
 }
 
@@ -80,7 +80,7 @@ impl Subscription {
                 });
             }
             Some(checkpoint) => {
-                let (position, head) = (checkpoint.position, log.head().await?);
+                let (position, head) = (checkpoint.position(), log.head().await?);
                 if position > head {
                     return Err(BusError::BeyondHead {
                         subscriber,
@@ -166,24 +166,23 @@ impl Subscription {
         }
         Ok(Batch {
             entries,
-            checkpoint: Checkpoint {
-                log: self.log.identity(),
-                position: self.delivered,
-            },
+            checkpoint: Checkpoint::at(self.log.identity(), self.delivered),
         })
     }
 
     /// Everything up to and with `batch` has been handled: durable once it resolves, if this subscription keeps its own
     /// checkpoint. Acknowledging an older batch again changes nothing.
     pub async fn ack(&mut self, batch: &Batch) -> Result<(), BusError> {
-        let checkpoint = batch.checkpoint;
-        if checkpoint.position <= self.acknowledged {
+        let position = batch.checkpoint.position();
+        if position <= self.acknowledged {
             return Ok(());
         }
         if let Some(checkpoints) = &self.checkpoints {
-            checkpoints.save(&self.subscriber, checkpoint).await?;
+            checkpoints
+                .save(&self.subscriber, batch.checkpoint.clone())
+                .await?;
         }
-        self.acknowledged = checkpoint.position;
+        self.acknowledged = position;
         Ok(())
     }
 

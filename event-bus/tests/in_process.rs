@@ -6,8 +6,9 @@ mod conformance;
 mod support;
 
 use conformance::{DEADLINE, Stream as _, sequences, take};
-use event_bus::{BusError, Checkpoint, Checkpoints, Subscription};
-use event_schemas::Position;
+use event_bus::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning, Subscription};
+use event_schemas::{LogIdentity, Position};
+use sqlite_file::{Options, SqliteFile};
 use support::Embedded;
 
 stream_conformance!(Embedded;
@@ -30,7 +31,7 @@ async fn a_caller_may_keep_its_own_checkpoint() {
         .expect("opened");
     let batch = subscription.next_batch(4, DEADLINE).await.expect("a batch");
     subscription.ack(&batch).await.expect("acknowledged");
-    let kept = batch.checkpoint();
+    let kept = batch.checkpoint().clone();
     let mut again = Subscription::resume_at(&stream.log, "view", Some(kept))
         .await
         .expect("opened");
@@ -47,10 +48,7 @@ async fn a_caller_may_keep_its_own_checkpoint() {
 async fn a_checkpoint_beyond_the_head_is_refused() {
     let stream = Embedded::empty().await;
     stream.append("A", 1).await;
-    let beyond = Checkpoint {
-        log: stream.log.identity(),
-        position: Position(2),
-    };
+    let beyond = Checkpoint::at(stream.log.identity(), Position(2));
     let refused = Subscription::resume_at(&stream.log, "view", Some(beyond)).await;
     assert!(
         matches!(
@@ -68,22 +66,87 @@ async fn a_checkpoint_beyond_the_head_is_refused() {
 async fn a_checkpoint_becomes_durable_with_what_it_stands_for_or_not_at_all() {
     let stream = Embedded::empty().await;
     let checkpoints = Checkpoints::open(&stream.file).expect("opened");
-    let checkpoint = Checkpoint {
-        log: stream.log.identity(),
-        position: Position(3),
-    };
+    let checkpoint = Checkpoint::at(stream.log.identity(), Position(3));
+    let refused = checkpoint.clone();
     let failed = stream.file.write(move |conn| {
-        Checkpoints::save_in(conn, "view", checkpoint)?;
+        Checkpoints::save_in(conn, "view", &refused)?;
         Err::<(), _>(sqlite_file::SqliteError::Aborted)
     });
     failed.await.expect_err("the rest of the write failed");
     assert_eq!(checkpoints.load(&"view".into()).await.expect("read"), None);
     checkpoints
-        .save(&"view".into(), checkpoint)
+        .save(&"view".into(), checkpoint.clone())
         .await
         .expect("stored");
     assert_eq!(
         checkpoints.load(&"view".into()).await.expect("read"),
         Some(checkpoint)
+    );
+}
+
+#[tokio::test]
+async fn a_checkpoint_has_a_position_per_partition() {
+    let stream = Embedded::empty().await;
+    let log = stream.log.identity();
+    let checkpoints = Checkpoints::open(&stream.file).expect("opened");
+    let subscriber = "view".into();
+    let partitions = Partitioning::Kafka { partitions: 3 }.all();
+    let mut all = Checkpoint::start(log);
+    for (position, partition) in (1..).zip(&partitions) {
+        let mut batch = Checkpoint::start(log);
+        batch.advance(*partition, Position(position));
+        checkpoints
+            .save(&subscriber, batch.clone())
+            .await
+            .expect("stored");
+        all.merge(&batch);
+    }
+    assert_eq!(
+        checkpoints.load(&subscriber).await.expect("read"),
+        Some(all.clone())
+    );
+    assert_eq!(all.position(), Position(0));
+    assert_eq!(all.position_of(partitions[4]), Position(5));
+    // What has been handled of the whole log has been handled of every partition.
+    all.advance(PartitionKey::Log, Position(9));
+    assert_eq!(all.position_of(partitions[4]), Position(9));
+
+    let epoch = LogIdentity {
+        epoch: log.epoch + 1,
+        ..log
+    };
+    let mut restored = Checkpoint::start(epoch);
+    restored.advance(partitions[7], Position(2));
+    checkpoints
+        .save(&subscriber, restored.clone())
+        .await
+        .expect("stored");
+    assert_eq!(
+        checkpoints.load(&subscriber).await.expect("read"),
+        Some(restored),
+        "what is left of an older epoch says nothing about this one"
+    );
+}
+
+#[tokio::test]
+async fn checkpoints_from_before_partitions_are_kept() {
+    let dir = tempfile::TempDir::new().expect("a directory");
+    let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).expect("opened");
+    let before = "CREATE TABLE checkpoints (
+         subscriber TEXT NOT NULL PRIMARY KEY,
+         log_id TEXT NOT NULL,
+         epoch INTEGER NOT NULL,
+         position INTEGER NOT NULL
+     ) STRICT, WITHOUT ROWID;
+     INSERT INTO checkpoints VALUES ('sagas', '0198c0de-0000-7000-8000-000000000001', 2, 71)";
+    file.migrate("checkpoints", &[before]).expect("made");
+    let checkpoints = Checkpoints::open(&file).expect("migrated");
+    let log = LogIdentity {
+        log_id: "0198c0de-0000-7000-8000-000000000001".parse().expect("an id"),
+        epoch: 2,
+    };
+    assert_eq!(
+        checkpoints.load(&"sagas".into()).await.expect("read"),
+        Some(Checkpoint::at(log, Position(71)))
     );
 }

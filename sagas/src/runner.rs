@@ -190,7 +190,7 @@ impl Runner {
         // The next checkpoint must not become durable before what the last one stands for.
         self.finish_store().await?;
         let changes: Arc<[Change]> = std::mem::take(&mut self.changes).into();
-        self.store(changes, batch.checkpoint(), 0).await
+        self.store(changes, batch.checkpoint().clone(), 0).await
     }
 
     /// Hands in what follows from one event.
@@ -389,10 +389,11 @@ impl Runner {
         let (reply, answer) = oneshot::channel();
         let (work, handled) = (self.work.clone(), self.handled.clone());
         let (rows, any) = (Arc::clone(&changes), !changes.is_empty());
+        let (saved, position) = (checkpoint.clone(), checkpoint.position());
         self.work.file().reserve().await?.submit(
             move |conn| {
                 let leased = work::apply(conn, &rows, lease_until)?;
-                Checkpoints::save_in(conn, &subscriber, checkpoint)?;
+                Checkpoints::save_in(conn, &subscriber, &saved)?;
                 Ok::<_, SqliteError>(leased)
             },
             move |outcome| {
@@ -403,7 +404,7 @@ impl Runner {
                     if any {
                         work.ring();
                     }
-                    handled.send_replace(checkpoint.position);
+                    handled.send_replace(position);
                 });
                 // The runner may have been cancelled meanwhile.
                 let _ = reply.send(stored);

@@ -28,10 +28,7 @@ async fn race_7_a_reservation_that_comes_after_the_cancel_is_released() {
     let placed = shop.events().await.pop().expect("placed");
     shop.cancel(order).await;
     // The cancel is heard first: it finds nothing to release.
-    let checkpoint = Checkpoint {
-        log: shop.log.identity(),
-        position: placed.position,
-    };
+    let checkpoint = Checkpoint::at(shop.log.identity(), placed.position);
     let checkpoints = Checkpoints::open(&shop.file).expect("opened");
     checkpoints
         .save(&SUBSCRIBER.into(), checkpoint)

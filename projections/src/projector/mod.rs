@@ -239,10 +239,7 @@ impl Worker {
 
     /// Follows the log until cancelled.
     async fn follow(&mut self, pause: &mut Duration) -> Result<(), ProjectError> {
-        let checkpoint = Checkpoint {
-            log: self.views.log(),
-            position: self.runner.position(),
-        };
+        let checkpoint = Checkpoint::at(self.views.log(), self.runner.position());
         let mut subscription = Subscription::resume_at(&self.log, SUBSCRIBER, Some(checkpoint)).await?;
         loop {
             tokio::select! {
@@ -254,7 +251,7 @@ impl Worker {
                     if batch.is_empty() {
                         continue;
                     }
-                    self.runner.handle(batch.entries.clone(), batch.checkpoint()).await?;
+                    self.runner.handle(batch.entries.clone(), batch.checkpoint().clone()).await?;
                     subscription.ack(&batch).await?;
                     *pause = RETRY_FIRST;
                     self.state.send_if_modified(|state| {

@@ -128,9 +128,9 @@ impl Runner {
             let wanted = self.plan(entries, &bad);
             if let Some(prepared) = self.prepare(entries, wanted).await?.checked(entries, &mut bad) {
                 self.park(entries, &bad).await?;
-                self.store(entries, prepared, Some(checkpoint)).await?;
+                self.store(entries, prepared, Some(checkpoint.clone())).await?;
                 for fold in &mut self.folds {
-                    fold.stored(checkpoint.position);
+                    fold.stored(checkpoint.position());
                 }
                 return Ok(());
             }
@@ -209,7 +209,7 @@ impl Runner {
         checkpoint: Option<Checkpoint>,
     ) -> Result<(), ProjectError> {
         for _ in 0..MAX_ATTEMPTS {
-            let moved = self.store.write(prepared.writes, checkpoint).await?;
+            let moved = self.store.write(prepared.writes, checkpoint.clone()).await?;
             if moved.iter().all(Vec::is_empty) {
                 return Ok(());
             }
@@ -307,10 +307,10 @@ impl Runner {
         prepared: Prepared,
         checkpoint: Checkpoint,
     ) -> Result<(), ProjectError> {
-        self.store(entries, prepared, Some(checkpoint)).await?;
+        self.store(entries, prepared, Some(checkpoint.clone())).await?;
         self.folds
             .iter_mut()
-            .for_each(|fold| fold.stored(checkpoint.position));
+            .for_each(|fold| fold.stored(checkpoint.position()));
         Ok(())
     }
 

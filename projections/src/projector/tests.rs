@@ -69,10 +69,7 @@ impl Shop {
 }
 
 fn at(position: u64) -> Checkpoint {
-    Checkpoint {
-        log: LOG,
-        position: Position(position),
-    }
+    Checkpoint::at(LOG, Position(position))
 }
 
 /// Everything that is stored of a view, without revisions: they count the batches.
@@ -407,10 +404,7 @@ async fn a_view_of_another_log_begins_anew() {
     let mut runner = Runner::open(&views, Clock::Manual(ManualClock::new(time(0))))
         .await
         .unwrap();
-    let checkpoint = Checkpoint {
-        log: restored,
-        position: Position(log.len() as u64),
-    };
+    let checkpoint = Checkpoint::at(restored, Position(log.len() as u64));
     runner.handle(entries(&log), checkpoint).await.unwrap();
     assert_stored(&views, &log).await;
     // Race 19: an entity tag or cache entry of the old generation can't pass for one of the new.

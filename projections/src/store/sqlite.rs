@@ -253,7 +253,7 @@ fn write(conn: &Connection, writes: &[ViewWrites], progress: Progress) -> Result
         moved.push(moved_here);
     }
     if let Some(checkpoint) = progress.filter(|_| moved.iter().all(Vec::is_empty)) {
-        let position = checkpoint.position.0.cast_signed();
+        let position = checkpoint.position().0.cast_signed();
         let mut update = conn.prepare_cached(
             "UPDATE generations SET position = max(position, ?3) WHERE view = ?1 AND generation = ?2",
         )?;
