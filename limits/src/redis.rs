@@ -1,0 +1,213 @@
+//! Counting in Redis, for all processes together.
+
+use std::fmt::{self, Display};
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redis::Script;
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use sha2::{Digest as _, Sha256};
+use tokio::time::{Instant, timeout};
+
+use crate::in_process::InProcess;
+use crate::{Quota, Standing};
+
+/// One attempt. KEYS: the counter. ARGV: microseconds until one place comes back, places. Answers whether it is let
+/// through, the places left, and the microseconds until all are back or, if it is not, until one is.
+///
+/// What is kept is when the quota will be whole again. The clock is Redis's: there is one for everybody.
+const CHECK: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval = tonumber(ARGV[1])
+local allowed = interval * tonumber(ARGV[2])
+local whole_at = math.max(tonumber(redis.call('GET', KEYS[1]) or now), now) + interval
+if whole_at - now > allowed then
+  return {0, 0, whole_at - now - allowed}
+end
+redis.call('SET', KEYS[1], string.format('%.0f', whole_at), 'PX', math.ceil((whole_at - now) / 1000))
+return {1, math.floor((allowed - (whole_at - now)) / interval), whole_at - now}
+";
+
+/// How to reach Redis.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// Such as `redis://127.0.0.1:6379`; may hold a password, so it is never printed.
+    pub url: String,
+    /// Before every key.
+    pub key_prefix: String,
+    /// For one attempt; then this process counts for itself. 100 ms unless said otherwise.
+    pub timeout: Duration,
+    /// How long Redis is left alone once it was away. A second unless said otherwise.
+    pub pause: Duration,
+}
+
+impl RedisOptions {
+    /// With the usual times.
+    pub fn new(url: impl Into<String>, key_prefix: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            key_prefix: key_prefix.into(),
+            timeout: Duration::from_millis(100),
+            pause: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The URL is none of a Redis server. What is wrong with it is not told, as it may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the URL of a Redis server: expected a form such as redis://host:6379")]
+pub struct RedisError;
+
+/// A connection to Redis that many limiters share. Cloning is cheap.
+#[derive(Clone)]
+pub struct Redis(Arc<Inner>);
+
+struct Inner {
+    connection: ConnectionManager,
+    options: RedisOptions,
+    script: Script,
+    begun: Instant,
+    /// Milliseconds after `begun` before which Redis is left alone; 0 while it answers.
+    away_until_ms: AtomicU64,
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis")
+            .field("away", &self.is_away())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Redis {
+    /// Connects with the first attempt that is counted, and again whenever the connection is lost; so it does not fail
+    /// when Redis is away. Call it inside a tokio runtime.
+    pub fn open(options: RedisOptions) -> Result<Self, RedisError> {
+        let client = redis::Client::open(options.url.as_str()).map_err(|_| RedisError)?;
+        let config = ConnectionManagerConfig::new()
+            // We try again ourselves, with the next attempt after the pause.
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(options.timeout))
+            .set_response_timeout(Some(options.timeout));
+        let connection = ConnectionManager::new_lazy_with_config(client, config).map_err(|_| RedisError)?;
+        Ok(Self(Arc::new(Inner {
+            connection,
+            options,
+            script: Script::new(CHECK),
+            begun: Instant::now(),
+            away_until_ms: AtomicU64::new(0),
+        })))
+    }
+
+    /// Whether Redis did not answer when it was last asked.
+    pub fn is_away(&self) -> bool {
+        self.0.away_until_ms.load(Ordering::Relaxed) != 0
+    }
+
+    /// Asks Redis; none when it is away. While it is, one caller per pause finds out whether it is back.
+    async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
+        let inner = &*self.0;
+        let now_ms = || u64::try_from(inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let until_ms = inner.away_until_ms.load(Ordering::Relaxed);
+        let pause_ms = u64::try_from(inner.options.pause.as_millis()).unwrap_or(u64::MAX);
+        let again_ms = || now_ms().saturating_add(pause_ms).max(1);
+        if until_ms != 0 {
+            let mine = now_ms() >= until_ms
+                && inner
+                    .away_until_ms
+                    .compare_exchange(until_ms, again_ms(), Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok();
+            if !mine {
+                return None;
+            }
+        }
+        let problem = match timeout(inner.options.timeout, question).await {
+            Ok(Ok(answer)) => {
+                if inner.away_until_ms.swap(0, Ordering::Relaxed) != 0 {
+                    tracing::info!("Redis is back: limits are shared again");
+                }
+                return Some(answer);
+            }
+            // What drivers say may hold addresses, never the password.
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        if inner.away_until_ms.swap(again_ms(), Ordering::Relaxed) == 0 {
+            tracing::warn!(problem, "Redis is away: limits are counted by each process");
+        }
+        None
+    }
+}
+
+/// One quota, counted in Redis, or here while it is away.
+#[derive(Debug)]
+pub(crate) struct Shared<K: Hash + Eq + Clone> {
+    redis: Redis,
+    name: &'static str,
+    quota: Quota,
+    local: InProcess<K>,
+}
+
+impl<K: Hash + Eq + Clone> Shared<K> {
+    pub(crate) fn new(redis: Redis, name: &'static str, quota: Quota, local: InProcess<K>) -> Self {
+        Self {
+            redis,
+            name,
+            quota,
+            local,
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone + Display> Shared<K> {
+    pub(crate) async fn check(&self, key: &K) -> Standing {
+        let inner = &*self.redis.0;
+        let mut attempt = inner.script.key(self.key(key));
+        attempt
+            .arg(
+                u64::try_from(self.quota.interval.as_micros())
+                    .unwrap_or(u64::MAX)
+                    .max(1),
+            )
+            .arg(self.quota.burst);
+        let mut connection = inner.connection.clone();
+        let answer: Option<(u8, u32, u64)> = self.redis.ask(attempt.invoke_async(&mut connection)).await;
+        match answer {
+            Some((passed, remaining, micros)) => Standing {
+                remaining,
+                reset: Duration::from_micros(micros),
+                refused: passed == 0,
+            },
+            None => self.local.check(key),
+        }
+    }
+
+    pub(crate) async fn forgive(&self, key: &K) {
+        self.local.forgive(key);
+        let mut connection = self.redis.0.connection.clone();
+        let delete = async {
+            let deleted: redis::RedisResult<()> = redis::cmd("DEL")
+                .arg(self.key(key))
+                .query_async(&mut connection)
+                .await;
+            deleted
+        };
+        // What could not be forgiven runs out by itself.
+        let _ = self.redis.ask(delete).await;
+    }
+
+    fn key(&self, key: &K) -> String {
+        let digest = Sha256::digest(key.to_string().as_bytes());
+        // Half of it: two keys that meet by chance would share a quota, no more.
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        let half = u128::from_be_bytes(half);
+        format!(
+            "{}limits:{}:{half:032x}",
+            self.redis.0.options.key_prefix, self.name
+        )
+    }
+}
