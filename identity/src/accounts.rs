@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
+use database::{DatabaseError, Row, Session, params};
 use event_schemas::{AccountId, Timestamp};
-use sqlite_file::rusqlite::types::Type;
-use sqlite_file::rusqlite::{self, OptionalExtension as _, Row};
-use sqlite_file::{Connection, SqliteError};
 
 use crate::permissions::Role;
 use crate::sessions;
@@ -116,65 +114,60 @@ pub enum AccountError {
     #[error("too many passwords are being hashed")]
     Busy,
     #[error(transparent)]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
 }
 
-impl From<rusqlite::Error> for AccountError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Store(error.into())
+/// A column that does not hold what it should.
+fn unexpected(column: &str, error: impl std::fmt::Display) -> DatabaseError {
+    DatabaseError::Unexpected {
+        column: column.to_owned(),
+        message: error.to_string(),
     }
 }
 
-/// Reads a text column as what it is the text of.
-pub(crate) fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
-where
-    T: FromStr,
-    T::Err: std::error::Error + Send + Sync + 'static,
-{
-    let text: String = row.get(column)?;
-    text.parse()
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
-}
-
 /// Reads a column of microseconds since the epoch.
-pub(crate) fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_microsecond(row.get(column)?)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Integer, Box::new(error)))
+pub(crate) fn time(row: &Row<'_>, column: &str) -> Result<Timestamp, DatabaseError> {
+    Timestamp::from_microsecond(row.get(column)?).map_err(|error| unexpected(column, error))
 }
 
 const COLUMNS: &str = "id, email, password_hash IS NOT NULL AS has_password, role, status, epoch, created_at";
 
-fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
+fn account(row: &Row<'_>) -> Result<Account, DatabaseError> {
     let email: Option<String> = row.get("email")?;
     let email = email.map(|text| Email::new(&text)).transpose();
     Ok(Account {
-        id: parsed(row, "id")?,
-        email: email
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error)))?,
-        role: parsed(row, "role")?,
-        status: parsed(row, "status")?,
+        id: row.parse("id")?,
+        email: email.map_err(|error| unexpected("email", error))?,
+        role: row.parse("role")?,
+        status: row.parse("status")?,
         created_at: time(row, "created_at")?,
         has_password: row.get("has_password")?,
         epoch: row.get("epoch")?,
     })
 }
 
-pub(crate) fn insert(conn: &Connection, new: &NewAccount, now: Timestamp) -> Result<Account, AccountError> {
-    let row = (
-        new.id.to_string(),
-        new.email.as_ref().map(Email::as_str),
-        &new.password_hash,
-        new.role.as_str(),
-        Status::Active.as_str(),
-        now.as_microsecond(),
+/// Held while an account is changed, and while a session begins on what was read of it.
+fn lock_account(session: &Session<'_>, id: AccountId) -> Result<(), DatabaseError> {
+    session.lock(&format!("identity/account/{id}"))
+}
+
+pub(crate) fn insert(
+    session: &Session<'_>,
+    new: &NewAccount,
+    now: Timestamp,
+) -> Result<Account, AccountError> {
+    let inserted = session.execute(
+        "INSERT INTO accounts (id, email, password_hash, role, status, epoch, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)",
+        &params![
+            new.id.to_string(),
+            new.email.as_ref().map(Email::as_str),
+            &new.password_hash,
+            new.role.as_str(),
+            Status::Active.as_str(),
+            now.as_microsecond(),
+        ],
     );
-    let inserted = conn
-        .prepare_cached(
-            "INSERT INTO accounts (id, email, password_hash, role, status, epoch, created_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6)",
-        )?
-        .execute(row)
-        .map_err(SqliteError::from);
     match inserted {
         // Ids are ours and new: it is the address.
         Err(error) if error.is_unique_violation() => Err(AccountError::EmailTaken),
@@ -193,52 +186,54 @@ pub(crate) fn insert(conn: &Connection, new: &NewAccount, now: Timestamp) -> Res
 
 /// Inserts what is not there yet, by id; how many were new.
 pub(crate) fn insert_missing(
-    conn: &Connection,
+    session: &Session<'_>,
     new: &[(AccountId, Role)],
     now: Timestamp,
-) -> Result<usize, SqliteError> {
-    let mut insert = conn.prepare_cached(
-        "INSERT INTO accounts (id, role, status, epoch, created_at) VALUES (?1, ?2, 'active', 1, ?3)
-         ON CONFLICT (id) DO NOTHING",
-    )?;
+) -> Result<usize, DatabaseError> {
+    // Two imports of the same customers in another order would wait for each other.
+    session.lock("identity/import")?;
     let mut created = 0;
     for (id, role) in new {
-        created += insert.execute((id.to_string(), role.as_str(), now.as_microsecond()))?;
+        created += session.execute(
+            "INSERT INTO accounts (id, role, status, epoch, created_at) VALUES (?1, ?2, 'active', 1, ?3)
+             ON CONFLICT (id) DO NOTHING",
+            &params![id.to_string(), role.as_str(), now.as_microsecond()],
+        )?;
     }
     Ok(created)
 }
 
-pub(crate) fn get(conn: &Connection, id: AccountId) -> Result<Option<Account>, SqliteError> {
-    let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM accounts WHERE id = ?1"))?;
-    Ok(select.query_row([id.to_string()], account).optional()?)
+pub(crate) fn get(session: &Session<'_>, id: AccountId) -> Result<Option<Account>, DatabaseError> {
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE id = ?1");
+    session.query_opt(&sql, &params![id.to_string()], account)
 }
 
-pub(crate) fn find(conn: &Connection, email: &Email) -> Result<Option<Account>, SqliteError> {
-    let mut select = conn.prepare_cached(&format!("SELECT {COLUMNS} FROM accounts WHERE email = ?1"))?;
-    Ok(select.query_row([email.as_str()], account).optional()?)
+pub(crate) fn find(session: &Session<'_>, email: &Email) -> Result<Option<Account>, DatabaseError> {
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE email = ?1");
+    session.query_opt(&sql, &params![email.as_str()], account)
+}
+
+/// The account as it is now, which nobody changes before this transaction ends.
+pub(crate) fn get_locked(session: &Session<'_>, id: AccountId) -> Result<Option<Account>, DatabaseError> {
+    lock_account(session, id)?;
+    get(session, id)
 }
 
 /// Up to `max` accounts by id, after `after`.
 pub(crate) fn list(
-    conn: &Connection,
+    session: &Session<'_>,
     after: Option<AccountId>,
     max: usize,
-) -> Result<Vec<Account>, SqliteError> {
-    let mut select = conn.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM accounts WHERE id > ?1 ORDER BY id LIMIT ?2"
-    ))?;
+) -> Result<Vec<Account>, DatabaseError> {
+    let sql = format!("SELECT {COLUMNS} FROM accounts WHERE id > ?1 ORDER BY id LIMIT ?2");
     let after = after.map_or_else(String::new, |id| id.to_string());
-    Ok(select
-        .query_map((after, max), account)?
-        .collect::<Result<_, _>>()?)
+    session.query(&sql, &params![after, max], account)
 }
 
-pub(crate) fn password_hash(conn: &Connection, id: AccountId) -> Result<Option<String>, SqliteError> {
-    let mut select = conn.prepare_cached("SELECT password_hash FROM accounts WHERE id = ?1")?;
-    Ok(select
-        .query_row([id.to_string()], |row| row.get(0))
-        .optional()?
-        .flatten())
+pub(crate) fn password_hash(session: &Session<'_>, id: AccountId) -> Result<Option<String>, DatabaseError> {
+    let sql = "SELECT password_hash FROM accounts WHERE id = ?1";
+    let found = session.query_opt(sql, &params![id.to_string()], |row| row.get(0));
+    found.map(Option::flatten)
 }
 
 /// What of an account is changed. Each ends every session and, for staff and admins, every access token.
@@ -248,8 +243,10 @@ pub(crate) enum Change {
     PasswordHash(String),
 }
 
-pub(crate) fn change(conn: &Connection, id: AccountId, change: &Change) -> Result<Account, AccountError> {
-    let before = get(conn, id)?.ok_or(AccountError::NotFound)?;
+pub(crate) fn change(session: &Session<'_>, id: AccountId, change: &Change) -> Result<Account, AccountError> {
+    // Whether an admin is the last depends on all others: two must not go at once.
+    session.lock("identity/accounts")?;
+    let before = get_locked(session, id)?.ok_or(AccountError::NotFound)?;
     let (column, value) = match change {
         Change::Role(_) if before.role == Role::Guest => return Err(AccountError::Guest),
         Change::Role(Role::Guest) => return Err(AccountError::Guest),
@@ -259,31 +256,32 @@ pub(crate) fn change(conn: &Connection, id: AccountId, change: &Change) -> Resul
         Change::Status(status) => ("status", status.as_str()),
         Change::PasswordHash(hash) => ("password_hash", hash.as_str()),
     };
-    if matches!(change, Change::Role(_) | Change::Status(Status::Disabled)) && is_last_admin(conn, &before)? {
+    if matches!(change, Change::Role(_) | Change::Status(Status::Disabled))
+        && is_last_admin(session, &before)?
+    {
         return Err(AccountError::LastAdmin);
     }
-    conn.prepare_cached(&format!(
-        "UPDATE accounts SET {column} = ?2, epoch = epoch + 1 WHERE id = ?1"
-    ))?
-    .execute((id.to_string(), value))?;
-    sessions::revoke_all(conn, id)?;
-    get(conn, id)?.ok_or(AccountError::NotFound)
+    session.execute(
+        &format!("UPDATE accounts SET {column} = ?2, epoch = epoch + 1 WHERE id = ?1"),
+        &params![id.to_string(), value],
+    )?;
+    sessions::revoke_all(session, id)?;
+    get(session, id)?.ok_or(AccountError::NotFound)
 }
 
-fn is_last_admin(conn: &Connection, account: &Account) -> Result<bool, SqliteError> {
+fn is_last_admin(session: &Session<'_>, account: &Account) -> Result<bool, DatabaseError> {
     if (account.role, account.status) != (Role::Admin, Status::Active) {
         return Ok(false);
     }
-    let mut count =
-        conn.prepare_cached("SELECT count(*) FROM accounts WHERE role = 'admin' AND status = 'active'")?;
-    Ok(count.query_row([], |row| row.get::<_, i64>(0))? <= 1)
+    let count = "SELECT count(*) FROM accounts WHERE role = 'admin' AND status = 'active'";
+    session.query_one(count, &[], |row| Ok(row.get::<i64>(0)? <= 1))
 }
 
 /// Active staff and admins with their epochs.
-pub(crate) fn privileged_epochs(conn: &Connection) -> Result<HashMap<AccountId, u64>, SqliteError> {
-    let mut select = conn.prepare_cached(
-        "SELECT id, epoch FROM accounts WHERE role IN ('staff', 'admin') AND status = 'active'",
-    )?;
-    let rows = select.query_map([], |row| Ok((parsed(row, "id")?, row.get("epoch")?)))?;
-    Ok(rows.collect::<Result<_, _>>()?)
+pub(crate) fn privileged_epochs(session: &Session<'_>) -> Result<HashMap<AccountId, u64>, DatabaseError> {
+    let sql = "SELECT id, epoch FROM accounts WHERE role IN ('staff', 'admin') AND status = 'active'";
+    let rows = session.query(sql, &[], |row| {
+        Ok::<_, DatabaseError>((row.parse("id")?, row.get("epoch")?))
+    })?;
+    Ok(rows.into_iter().collect())
 }

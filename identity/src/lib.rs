@@ -1,6 +1,6 @@
 //! Who is calling: accounts, passwords, tokens and keys, and the [`verifier`] that every other service embeds.
 //!
-//! [`Identity`] is the service over `log.db`, [`router`] its HTTP routes. Roles map to named permissions; a role never
+//! [`Identity`] is the service over the database, [`router`] its HTTP routes. Roles map to named permissions; a role never
 //! comes from a sign-up. E-mail addresses live in the accounts table and nowhere else.
 
 mod accounts;

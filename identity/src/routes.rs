@@ -172,6 +172,6 @@ fn email_taken() -> Problem {
     Problem::conflict("email-taken", "Another account has this e-mail address")
 }
 
-fn unavailable(error: &sqlite_file::SqliteError) -> Problem {
+fn unavailable(error: &database::DatabaseError) -> Problem {
     Problem::unavailable(error, RETRY_AFTER)
 }

@@ -1,13 +1,13 @@
-//! The service: accounts, sessions and keys over `log.db`.
+//! The service: accounts, sessions and keys over the database.
 
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::{Database, DatabaseError};
 use event_schemas::{AccountId, Clock, Timestamp};
 use http_conventions::ClientAddress;
-use sqlite_file::{SqliteError, SqliteFile};
 
 use crate::accounts::{self, Account, AccountError, Change, NewAccount, Status};
 use crate::keys::{Fingerprinter, KeyError, KeyInfo, KeyRing, KeySource, Purpose, Start};
@@ -34,7 +34,7 @@ pub struct Identity {
 }
 
 struct Inner {
-    file: SqliteFile,
+    database: Database,
     clock: Clock,
     keys: KeyRing,
     verifier: Verifier,
@@ -51,7 +51,7 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     #[error(transparent)]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
     #[error(transparent)]
     Keys(#[from] KeyError),
 }
@@ -71,7 +71,7 @@ pub enum SessionError {
     #[error("too many passwords are being hashed")]
     Busy,
     #[error(transparent)]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
     #[error(transparent)]
     Keys(#[from] KeyError),
 }
@@ -119,16 +119,17 @@ impl SignedIn {
 }
 
 impl Identity {
-    /// Opens the accounts in `file` and the keys of `source`.
+    /// Opens the accounts in `database` and the keys of `source`.
     pub async fn open(
-        file: SqliteFile,
+        database: impl Into<Database>,
         source: KeySource,
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, IdentityError> {
-        file.migrate("identity", accounts::MIGRATIONS)?;
+        let database = database.into();
+        database.migrate("identity", accounts::MIGRATIONS).await?;
         let keys = KeyRing::open(source, clock.now())?;
-        let epochs = Epochs::new(file.clone());
+        let epochs = Epochs::new(database.clone());
         let verifier = Verifier::new(
             &settings.issuer,
             &settings.audience,
@@ -141,7 +142,7 @@ impl Identity {
         let limits = settings.limits;
         Ok(Self {
             inner: Arc::new(Inner {
-                file,
+                database,
                 clock,
                 keys,
                 verifier,
@@ -192,8 +193,8 @@ impl Identity {
         }
         let now = self.now();
         self.inner
-            .file
-            .write(move |conn| sessions::purge(conn, now))
+            .database
+            .write(move |session| sessions::purge(session, now))
             .await?;
         Ok(())
     }
@@ -221,8 +222,8 @@ impl Identity {
         };
         let account = self
             .inner
-            .file
-            .write(move |conn| accounts::insert(conn, &new, now))
+            .database
+            .write(move |session| accounts::insert(session, &new, now))
             .await?;
         self.inner.verifier.epochs().refresh(&self.inner.clock).await?;
         Ok(account)
@@ -230,15 +231,15 @@ impl Identity {
 
     /// Creates accounts that nobody can log in to, under given ids (an import's customers); those that exist are left
     /// alone. Returns how many were new.
-    pub async fn create_bare_accounts(&self, new: &[(AccountId, Role)]) -> Result<usize, SqliteError> {
+    pub async fn create_bare_accounts(&self, new: &[(AccountId, Role)]) -> Result<usize, DatabaseError> {
         let now = self.now();
         let mut created = 0;
         for batch in new.chunks(BATCH_ACCOUNTS) {
             let batch = batch.to_vec();
             created += self
                 .inner
-                .file
-                .write(move |conn| accounts::insert_missing(conn, &batch, now))
+                .database
+                .write(move |session| accounts::insert_missing(session, &batch, now))
                 .await?;
         }
         self.inner.verifier.epochs().refresh(&self.inner.clock).await?;
@@ -246,23 +247,30 @@ impl Identity {
     }
 
     /// The account with this id.
-    pub async fn account(&self, id: AccountId) -> Result<Option<Account>, SqliteError> {
-        self.inner.file.read(move |conn| accounts::get(conn, id)).await
+    pub async fn account(&self, id: AccountId) -> Result<Option<Account>, DatabaseError> {
+        self.inner
+            .database
+            .read(move |session| accounts::get(session, id))
+            .await
     }
 
     /// The account with this address.
-    pub async fn find_account(&self, email: Email) -> Result<Option<Account>, SqliteError> {
+    pub async fn find_account(&self, email: Email) -> Result<Option<Account>, DatabaseError> {
         self.inner
-            .file
-            .read(move |conn| accounts::find(conn, &email))
+            .database
+            .read(move |session| accounts::find(session, &email))
             .await
     }
 
     /// Up to `max` accounts in the order of their ids, after `after`.
-    pub async fn accounts(&self, after: Option<AccountId>, max: usize) -> Result<Vec<Account>, SqliteError> {
+    pub async fn accounts(
+        &self,
+        after: Option<AccountId>,
+        max: usize,
+    ) -> Result<Vec<Account>, DatabaseError> {
         self.inner
-            .file
-            .read(move |conn| accounts::list(conn, after, max))
+            .database
+            .read(move |session| accounts::list(session, after, max))
             .await
     }
 
@@ -289,8 +297,8 @@ impl Identity {
     async fn change(&self, id: AccountId, change: Change) -> Result<Account, AccountError> {
         let account = self
             .inner
-            .file
-            .write(move |conn| accounts::change(conn, id, &change))
+            .database
+            .write(move |session| accounts::change(session, id, &change))
             .await?;
         self.inner.verifier.epochs().refresh(&self.inner.clock).await?;
         Ok(account)
@@ -330,10 +338,10 @@ impl Identity {
         let keys = self.inner.keys.snapshot();
         let (account, session) = self
             .inner
-            .file
-            .write(move |conn| {
-                let account = accounts::insert(conn, &new, now)?;
-                let session = sessions::begin(conn, &keys, &account, now)?;
+            .database
+            .write(move |session| {
+                let account = accounts::insert(session, &new, now)?;
+                let session = sessions::begin(session, &keys, &account, now)?;
                 Ok::<_, AccountError>((account, session))
             })
             .await?;
@@ -352,13 +360,13 @@ impl Identity {
         let wanted = email.clone();
         let found = self
             .inner
-            .file
-            .read(move |conn| {
-                let Some(account) = accounts::find(conn, &wanted)? else {
+            .database
+            .read(move |session| {
+                let Some(account) = accounts::find(session, &wanted)? else {
                     return Ok(None);
                 };
-                let hash = accounts::password_hash(conn, account.id)?;
-                Ok::<_, SqliteError>(Some((account, hash)))
+                let hash = accounts::password_hash(session, account.id)?;
+                Ok::<_, DatabaseError>(Some((account, hash)))
             })
             .await?;
         let (account, hash) = found.unzip();
@@ -382,8 +390,8 @@ impl Identity {
         let keys = self.inner.keys.snapshot();
         match self
             .inner
-            .file
-            .write(move |conn| sessions::refresh(conn, &keys, shown, now))
+            .database
+            .write(move |session| sessions::refresh(session, &keys, shown, now))
             .await?
         {
             Refreshed::Next(session, account) => self.signed_in(account, session).await,
@@ -396,15 +404,15 @@ impl Identity {
     }
 
     /// Ends the session of a refresh token, whichever generation it is. One that is none of ours ends nothing.
-    pub async fn log_out(&self, token: &str) -> Result<(), SqliteError> {
+    pub async fn log_out(&self, token: &str) -> Result<(), DatabaseError> {
         let genuine =
             RefreshToken::parse(token).filter(|t| t.genuine(&self.inner.keys.snapshot(), self.now()));
         match genuine {
             None => Ok(()),
             Some(token) => {
                 self.inner
-                    .file
-                    .write(move |conn| sessions::revoke(conn, token.family))
+                    .database
+                    .write(move |session| sessions::revoke(session, token.family))
                     .await
             }
         }
@@ -421,9 +429,9 @@ impl Identity {
         let id = caller.account_id;
         let found = self
             .inner
-            .file
-            .read(move |conn| {
-                Ok::<_, SqliteError>(accounts::get(conn, id)?.zip(accounts::password_hash(conn, id)?))
+            .database
+            .read(move |session| {
+                Ok::<_, DatabaseError>(accounts::get(session, id)?.zip(accounts::password_hash(session, id)?))
             })
             .await?;
         let (account, hash) = found.ok_or(SessionError::BadCredentials)?;
@@ -464,8 +472,8 @@ impl Identity {
         let (now, keys, subject) = (self.now(), self.inner.keys.snapshot(), account.clone());
         let session = self
             .inner
-            .file
-            .write(move |conn| sessions::begin(conn, &keys, &subject, now))
+            .database
+            .write(move |session| sessions::begin(session, &keys, &subject, now))
             .await?;
         // Disabled or changed while the password was being checked.
         self.signed_in(account, session.ok_or(SessionError::BadCredentials)?)

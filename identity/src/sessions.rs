@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use database::{DatabaseError, Session as Transaction, params};
 use event_schemas::{AccountId, Timestamp};
-use sqlite_file::rusqlite::OptionalExtension as _;
-use sqlite_file::{Connection, SqliteError};
 use uuid::Uuid;
 
-use crate::accounts::{self, Account, Status, parsed, time};
+use crate::accounts::{self, Account, Status, time};
 use crate::keys::{Key, Keys, Purpose};
 use crate::random;
 use crate::tokens::{RefreshToken, same};
@@ -43,39 +42,39 @@ pub(crate) enum Refreshed {
 
 /// Starts a family, unless the account has changed since `account` was read.
 pub(crate) fn begin(
-    conn: &Connection,
+    transaction: &Transaction<'_>,
     keys: &Keys,
     account: &Account,
     now: Timestamp,
-) -> Result<Option<Session>, SqliteError> {
-    let unchanged = accounts::get(conn, account.id)?
+) -> Result<Option<Session>, DatabaseError> {
+    let unchanged = accounts::get_locked(transaction, account.id)?
         .is_some_and(|found| found.status == Status::Active && found.epoch == account.epoch);
     let Some(key) = keys.current(Purpose::Refresh, now).filter(|_| unchanged) else {
         return Ok(None);
     };
     let account_id = account.id.to_string();
-    conn.prepare_cached(
-        "DELETE FROM refresh_families WHERE family IN (
-             SELECT family FROM refresh_families WHERE account_id = ?1 ORDER BY rotated_at DESC LIMIT -1 OFFSET ?2)",
-    )?
-    .execute((&account_id, MAX_FAMILIES - 1))?;
+    transaction.execute(
+        "DELETE FROM refresh_families WHERE account_id = ?1 AND family NOT IN (
+             SELECT family FROM refresh_families WHERE account_id = ?1 ORDER BY rotated_at DESC, family LIMIT ?2)",
+        &params![&account_id, MAX_FAMILIES - 1],
+    )?;
     let family = uuid::Builder::from_random_bytes(random::bytes()).into_uuid();
     let token = RefreshToken::derive(key, family, 0);
     let (expires_at, ends_at) = (now + REFRESH_TOKEN_LIFE, now + FAMILY_LIFE);
-    conn.prepare_cached(
+    transaction.execute(
         "INSERT INTO refresh_families
              (family, account_id, generation, token_hash, key_id, rotated_at, expires_at, ends_at, revoked)
          VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, 0)",
-    )?
-    .execute((
-        family.to_string(),
-        account_id,
-        token.digest(),
-        &*key.id,
-        now.as_microsecond(),
-        expires_at.as_microsecond(),
-        ends_at.as_microsecond(),
-    ))?;
+        &params![
+            family.to_string(),
+            account_id,
+            token.digest(),
+            &key.id,
+            now.as_microsecond(),
+            expires_at.as_microsecond(),
+            ends_at.as_microsecond(),
+        ],
+    )?;
     Ok(Some(Session { token, expires_at }))
 }
 
@@ -90,14 +89,12 @@ struct Family {
     revoked: bool,
 }
 
-fn load(conn: &Connection, family: Uuid) -> Result<Option<Family>, SqliteError> {
-    let mut select = conn.prepare_cached(
-        "SELECT account_id, generation, token_hash, key_id, rotated_at, expires_at, ends_at, revoked
-         FROM refresh_families WHERE family = ?1",
-    )?;
-    let row = select.query_row([family.to_string()], |row| {
+fn load(transaction: &Transaction<'_>, family: Uuid) -> Result<Option<Family>, DatabaseError> {
+    let sql = "SELECT account_id, generation, token_hash, key_id, rotated_at, expires_at, ends_at, revoked
+         FROM refresh_families WHERE family = ?1";
+    transaction.query_opt(sql, &params![family.to_string()], |row| {
         Ok(Family {
-            account_id: parsed(row, "account_id")?,
+            account_id: row.parse("account_id")?,
             generation: row.get("generation")?,
             token_hash: row.get("token_hash")?,
             key_id: row.get("key_id")?,
@@ -106,22 +103,25 @@ fn load(conn: &Connection, family: Uuid) -> Result<Option<Family>, SqliteError> 
             ends_at: time(row, "ends_at")?,
             revoked: row.get("revoked")?,
         })
-    });
-    Ok(row.optional()?)
+    })
 }
 
 /// Uses `shown`, once.
 pub(crate) fn refresh(
-    conn: &Connection,
+    transaction: &Transaction<'_>,
     keys: &Keys,
     shown: RefreshToken,
     now: Timestamp,
-) -> Result<Refreshed, SqliteError> {
-    let Some(family) = load(conn, shown.family)?.filter(|family| !family.revoked && now < family.expires_at)
+) -> Result<Refreshed, DatabaseError> {
+    // Of two that show the same token, the second must see what the first has made of it.
+    transaction.lock(&format!("identity/family/{}", shown.family))?;
+    let Some(family) =
+        load(transaction, shown.family)?.filter(|family| !family.revoked && now < family.expires_at)
     else {
         return Ok(Refreshed::Invalid);
     };
-    let account = accounts::get(conn, family.account_id)?.filter(|account| account.status == Status::Active);
+    let account =
+        accounts::get(transaction, family.account_id)?.filter(|account| account.status == Status::Active);
     let (Some(account), Some(key)) = (account, keys.current(Purpose::Refresh, now)) else {
         return Ok(Refreshed::Invalid);
     };
@@ -129,7 +129,8 @@ pub(crate) fn refresh(
         if !same(&shown.digest(), &family.token_hash) {
             return Ok(Refreshed::Invalid);
         }
-        return rotate(conn, key, shown, &family, now).map(|session| Refreshed::Next(session, account));
+        return rotate(transaction, key, shown, &family, now)
+            .map(|session| Refreshed::Next(session, account));
     }
     // Whoever makes up an old token must not be able to end the session.
     if shown.generation > family.generation || !shown.genuine(keys, now) {
@@ -151,60 +152,60 @@ pub(crate) fn refresh(
             None => Refreshed::Invalid,
         });
     }
-    revoke(conn, shown.family)?;
+    revoke(transaction, shown.family)?;
     Ok(Refreshed::Reused)
 }
 
 fn rotate(
-    conn: &Connection,
+    transaction: &Transaction<'_>,
     key: &Key,
     shown: RefreshToken,
     family: &Family,
     now: Timestamp,
-) -> Result<Session, SqliteError> {
+) -> Result<Session, DatabaseError> {
     let token = RefreshToken::derive(key, shown.family, family.generation + 1);
     let expires_at = (now + REFRESH_TOKEN_LIFE).min(family.ends_at);
-    conn.prepare_cached(
+    transaction.execute(
         "UPDATE refresh_families
          SET generation = ?2, token_hash = ?3, key_id = ?4, rotated_at = ?5, expires_at = ?6 WHERE family = ?1",
-    )?
-    .execute((
-        shown.family.to_string(),
-        token.generation,
-        token.digest(),
-        &*key.id,
-        now.as_microsecond(),
-        expires_at.as_microsecond(),
-    ))?;
+        &params![
+            shown.family.to_string(),
+            token.generation,
+            token.digest(),
+            &key.id,
+            now.as_microsecond(),
+            expires_at.as_microsecond(),
+        ],
+    )?;
     Ok(Session { token, expires_at })
 }
 
 /// Ends one family. The row stays until it would have expired.
-pub(crate) fn revoke(conn: &Connection, family: Uuid) -> Result<(), SqliteError> {
-    conn.prepare_cached("UPDATE refresh_families SET revoked = 1 WHERE family = ?1")?
-        .execute([family.to_string()])?;
+pub(crate) fn revoke(transaction: &Transaction<'_>, family: Uuid) -> Result<(), DatabaseError> {
+    let sql = "UPDATE refresh_families SET revoked = 1 WHERE family = ?1";
+    transaction.execute(sql, &params![family.to_string()])?;
     Ok(())
 }
 
 /// Ends every family of an account.
-pub(crate) fn revoke_all(conn: &Connection, account: AccountId) -> Result<(), SqliteError> {
-    conn.prepare_cached("UPDATE refresh_families SET revoked = 1 WHERE account_id = ?1")?
-        .execute([account.to_string()])?;
+pub(crate) fn revoke_all(transaction: &Transaction<'_>, account: AccountId) -> Result<(), DatabaseError> {
+    let sql = "UPDATE refresh_families SET revoked = 1 WHERE account_id = ?1";
+    transaction.execute(sql, &params![account.to_string()])?;
     Ok(())
 }
 
 /// Removes some of what has expired; how many rows.
-pub(crate) fn purge(conn: &Connection, now: Timestamp) -> Result<usize, SqliteError> {
-    let mut delete = conn.prepare_cached(
+pub(crate) fn purge(transaction: &Transaction<'_>, now: Timestamp) -> Result<usize, DatabaseError> {
+    transaction.execute(
         "DELETE FROM refresh_families WHERE family IN (
              SELECT family FROM refresh_families WHERE expires_at < ?1 ORDER BY expires_at LIMIT ?2)",
-    )?;
-    Ok(delete.execute((now.as_microsecond(), PURGE_ROWS))?)
+        &params![now.as_microsecond(), PURGE_ROWS],
+    )
 }
 
 #[cfg(test)]
 mod tests {
-    use sqlite_file::{Options, SqliteFile};
+    use database::testing::TestDatabase;
 
     use super::*;
     use crate::accounts::{AccountError, Change, MIGRATIONS, NewAccount};
@@ -213,12 +214,12 @@ mod tests {
     /// Between the check of a password and the begin of a session, somebody may have disabled the account.
     #[tokio::test]
     async fn no_session_begins_on_what_was_read_before_a_change() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).unwrap();
-        file.migrate("identity", MIGRATIONS).unwrap();
+        let test = TestDatabase::sqlite();
+        let database = test.database();
+        database.migrate("identity", MIGRATIONS).await.unwrap();
         let now = Timestamp::from_second(1_750_000_000).unwrap();
         let keys = Keys::fresh(now);
-        let outcome = file.write(move |conn| {
+        let outcome = database.write(move |transaction| {
             let id = AccountId::generate(now, &[1; 10]);
             let new = NewAccount {
                 id,
@@ -226,12 +227,12 @@ mod tests {
                 password_hash: None,
                 role: Role::Customer,
             };
-            let read = accounts::insert(conn, &new, now)?;
-            let before = begin(conn, &keys, &read, now)?.is_some();
-            accounts::change(conn, id, &Change::PasswordHash("new".into()))?;
-            let after = begin(conn, &keys, &read, now)?.is_some();
-            let disabled = accounts::change(conn, id, &Change::Status(Status::Disabled))?;
-            let never = begin(conn, &keys, &disabled, now)?.is_some();
+            let read = accounts::insert(transaction, &new, now)?;
+            let before = begin(transaction, &keys, &read, now)?.is_some();
+            accounts::change(transaction, id, &Change::PasswordHash("new".into()))?;
+            let after = begin(transaction, &keys, &read, now)?.is_some();
+            let disabled = accounts::change(transaction, id, &Change::Status(Status::Disabled))?;
+            let never = begin(transaction, &keys, &disabled, now)?.is_some();
             Ok::<_, AccountError>((before, after, never))
         });
         assert_eq!(outcome.await, Ok((true, false, false)));

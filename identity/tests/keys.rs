@@ -57,7 +57,7 @@ async fn keys_that_others_can_read_are_refused() {
     let shop = Shop::open().await;
     std::fs::set_permissions(shop.keys_path(), std::fs::Permissions::from_mode(0o640)).unwrap();
     let source = KeySource::Directory(shop.dir.path().join("keys"));
-    let refused = Identity::open(shop.file.clone(), source, Settings::default(), Clock::System).await;
+    let refused = Identity::open(shop.database.clone(), source, Settings::default(), Clock::System).await;
     assert!(refused.unwrap_err().to_string().contains("chmod 600"));
 }
 
@@ -70,7 +70,7 @@ async fn the_environment_is_an_alternative_that_cannot_be_rotated_from_here() {
     let open = |text: String| {
         let clock = Clock::from(shop.clock.clone());
         Identity::open(
-            shop.file.clone(),
+            shop.database.clone(),
             KeySource::Inline(text.into()),
             Settings::default(),
             clock,

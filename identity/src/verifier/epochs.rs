@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use database::{Database, DatabaseError};
 use event_schemas::{AccountId, Clock, Timestamp};
-use sqlite_file::{SqliteError, SqliteFile};
 use tokio::sync::Mutex;
 
 use crate::accounts;
@@ -16,7 +16,7 @@ const MAX_AGE: Duration = Duration::from_secs(10);
 
 /// The epochs of all active staff and admin accounts, which are few; whoever is not in here is neither.
 pub(crate) struct Epochs {
-    file: SqliteFile,
+    database: Database,
     snapshot: RwLock<Snapshot>,
     /// Held while reading, so that a snapshot never overwrites one read after it.
     refreshing: Mutex<()>,
@@ -39,9 +39,9 @@ struct Snapshot {
 }
 
 impl Epochs {
-    pub(crate) fn new(file: SqliteFile) -> Self {
+    pub(crate) fn new(database: Database) -> Self {
         Self {
-            file,
+            database,
             snapshot: RwLock::default(),
             refreshing: Mutex::new(()),
         }
@@ -59,7 +59,7 @@ impl Epochs {
         }
     }
 
-    pub(super) async fn refresh_if_stale(&self, clock: &Clock) -> Result<(), SqliteError> {
+    pub(super) async fn refresh_if_stale(&self, clock: &Clock) -> Result<(), DatabaseError> {
         let _refreshing = self.refreshing.lock().await;
         if self
             .snapshot
@@ -73,13 +73,13 @@ impl Epochs {
     }
 
     /// Reads what is committed; call it after every change.
-    pub(crate) async fn refresh(&self, clock: &Clock) -> Result<(), SqliteError> {
+    pub(crate) async fn refresh(&self, clock: &Clock) -> Result<(), DatabaseError> {
         let _refreshing = self.refreshing.lock().await;
         self.read(clock.now()).await
     }
 
-    async fn read(&self, now: Timestamp) -> Result<(), SqliteError> {
-        let epochs = self.file.read(accounts::privileged_epochs).await?;
+    async fn read(&self, now: Timestamp) -> Result<(), DatabaseError> {
+        let epochs = self.database.read(accounts::privileged_epochs).await?;
         *self.snapshot.write().unwrap_or_else(PoisonError::into_inner) = Snapshot {
             read_at: Some(now),
             epochs,

@@ -8,13 +8,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use database::Database;
+use database::testing::TestDatabase;
 use event_schemas::{AccountId, Clock, ManualClock, Timestamp};
 use http_body_util::BodyExt as _;
 use http_conventions::ClientAddress;
 use identity::verifier::Role;
 use identity::{Email, Identity, KeySource, NewPassword, Settings};
 use serde_json::{Value, json};
-use sqlite_file::{Options, SqliteFile};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
@@ -23,7 +24,8 @@ pub const PASSWORD: &str = "correct horse battery";
 pub struct Shop {
     pub dir: TempDir,
     pub clock: ManualClock,
-    pub file: SqliteFile,
+    pub test: TestDatabase,
+    pub database: Database,
     pub identity: Identity,
     pub router: Router,
 }
@@ -60,13 +62,15 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         // Not a whole second: tokens count in those.
         let clock = ManualClock::new(Timestamp::from_millisecond(1_750_000_000_500).unwrap());
-        let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).unwrap();
-        let identity = Self::process(&dir, &file, &clock, settings).await;
+        let test = test_database().await;
+        let database = test.database().clone();
+        let identity = Self::process(&dir, &database, &clock, settings).await;
         let router = Self::routes(&identity);
         Self {
             dir,
             clock,
-            file,
+            test,
+            database,
             identity,
             router,
         }
@@ -74,16 +78,21 @@ impl Shop {
 
     /// Another process on the same files.
     pub async fn other_process(&self) -> Identity {
-        Self::process(&self.dir, &self.file, &self.clock, Settings::default()).await
+        Self::process(&self.dir, &self.database, &self.clock, Settings::default()).await
     }
 
     pub fn keys_path(&self) -> std::path::PathBuf {
         self.dir.path().join("keys/keys.json")
     }
 
-    async fn process(dir: &TempDir, file: &SqliteFile, clock: &ManualClock, settings: Settings) -> Identity {
+    async fn process(
+        dir: &TempDir,
+        database: &Database,
+        clock: &ManualClock,
+        settings: Settings,
+    ) -> Identity {
         let keys = KeySource::Directory(dir.path().join("keys"));
-        Identity::open(file.clone(), keys, settings, Clock::from(clock.clone()))
+        Identity::open(database.clone(), keys, settings, Clock::from(clock.clone()))
             .await
             .unwrap()
     }
@@ -171,6 +180,17 @@ impl Shop {
             body,
         }
     }
+}
+
+/// On SQLite, or, in the test binary `postgres`, on PostgreSQL where there is one.
+async fn test_database() -> TestDatabase {
+    #[cfg(feature = "cluster")]
+    if module_path!().starts_with("postgres")
+        && let Some(test) = TestDatabase::postgres().await
+    {
+        return test;
+    }
+    TestDatabase::sqlite()
 }
 
 pub fn address(last: u8) -> IpAddr {
