@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
+use database::{Database, DatabaseError, Session, Value};
 use event_schemas::{LogIdentity, Position};
-use sqlite_file::rusqlite::{self, types::Type};
-use sqlite_file::{Connection, SqliteError, SqliteFile};
-use uuid::Uuid;
 
 use crate::PartitionKey;
 
@@ -102,83 +100,87 @@ impl Checkpoint {
     }
 }
 
-/// The table `checkpoints` of one file.
+/// The table `checkpoints` of one database.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
-    file: SqliteFile,
+    database: Database,
 }
 
+/// The most partitions that one statement saves: it has three parameters and two for each, of SQLite's 32,766.
+const SAVED_AT_ONCE: usize = 256;
+
 impl Checkpoints {
-    /// Makes the table in `file` if it is not there. Blocks; meant for start-up.
-    pub fn open(file: &SqliteFile) -> Result<Self, SqliteError> {
-        file.migrate("checkpoints", STEPS)?;
-        Ok(Self { file: file.clone() })
+    /// Makes the table in `database` if it is not there.
+    pub async fn open(database: impl Into<Database>) -> Result<Self, DatabaseError> {
+        let database = database.into();
+        database.migrate("checkpoints", STEPS).await?;
+        Ok(Self { database })
     }
 
     /// Where `subscriber` stands, in all its partitions; none before its first acknowledgement. Rows of another log or
     /// epoch than the newest are left out: what was handled of them says nothing about this one.
-    pub async fn load(&self, subscriber: &Arc<str>) -> Result<Option<Checkpoint>, SqliteError> {
+    pub async fn load(&self, subscriber: &Arc<str>) -> Result<Option<Checkpoint>, DatabaseError> {
         let subscriber = Arc::clone(subscriber);
-        self.file
-            .read(move |conn| {
-                let mut select = conn.prepare_cached(
-                    "SELECT partition, log_id, epoch, position FROM checkpoints WHERE subscriber = ?1",
-                )?;
-                let mut rows = select.query([&*subscriber])?;
-                let mut checkpoint: Option<Checkpoint> = None;
-                while let Some(row) = rows.next()? {
-                    let partition = parsed::<PartitionKey>(row.get(0)?)?;
+        let rows = self.database.read(move |session| {
+            session.query(
+                "SELECT partition, log_id, epoch, position FROM checkpoints WHERE subscriber = ?1",
+                &[(&subscriber).into()],
+                |row| {
                     let log = LogIdentity {
-                        log_id: parsed::<Uuid>(row.get(1)?)?,
-                        epoch: row.get::<_, i64>(2)?.cast_unsigned(),
+                        log_id: row.parse(1)?,
+                        epoch: row.get(2)?,
                     };
-                    let position = Position(row.get::<_, i64>(3)?.cast_unsigned());
-                    let checkpoint = match &mut checkpoint {
-                        Some(held) if held.log == log => held,
-                        Some(held) if held.log.epoch > log.epoch => continue,
-                        held => held.insert(Checkpoint::start(log)),
-                    };
-                    checkpoint.advance(partition, position);
-                }
-                Ok(checkpoint)
-            })
-            .await
+                    Ok::<_, DatabaseError>((row.parse::<PartitionKey>(0)?, log, Position(row.get(3)?)))
+                },
+            )
+        });
+        let mut checkpoint: Option<Checkpoint> = None;
+        for (partition, log, position) in rows.await? {
+            let held = match &mut checkpoint {
+                Some(held) if held.log == log => held,
+                Some(held) if held.log.epoch > log.epoch => continue,
+                held => held.insert(Checkpoint::start(log)),
+            };
+            held.advance(partition, position);
+        }
+        Ok(checkpoint)
     }
 
     /// Saves how far `subscriber` has come in the partitions that `checkpoint` names; durable once it resolves.
-    pub async fn save(&self, subscriber: &Arc<str>, checkpoint: Checkpoint) -> Result<(), SqliteError> {
+    pub async fn save(&self, subscriber: &Arc<str>, checkpoint: Checkpoint) -> Result<(), DatabaseError> {
         let subscriber = Arc::clone(subscriber);
-        self.file
-            .write(move |conn| Self::save_in(conn, &subscriber, &checkpoint))
+        self.database
+            .write(move |session| Self::save_in(session, &subscriber, &checkpoint))
             .await
     }
 
     /// As [`Checkpoints::save`], inside a write of the caller's, so that the checkpoint and what it stands for become
     /// durable together.
-    pub fn save_in(conn: &Connection, subscriber: &str, checkpoint: &Checkpoint) -> Result<(), SqliteError> {
-        let mut upsert = conn.prepare_cached(
-            "INSERT INTO checkpoints (subscriber, partition, log_id, epoch, position) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (subscriber, partition)
-             DO UPDATE SET log_id = excluded.log_id, epoch = excluded.epoch, position = excluded.position",
-        )?;
+    pub fn save_in(
+        session: &Session<'_>,
+        subscriber: &str,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), DatabaseError> {
         let log_id = checkpoint.log.log_id.to_string();
-        for (partition, position) in &checkpoint.positions {
-            upsert.execute((
-                subscriber,
-                partition.to_string(),
-                &log_id,
-                checkpoint.log.epoch.cast_signed(),
-                position.0.cast_signed(),
-            ))?;
+        for positions in checkpoint.positions.chunks(SAVED_AT_ONCE) {
+            let mut params: Vec<Value<'_>> = vec![
+                subscriber.into(),
+                log_id.as_str().into(),
+                checkpoint.log.epoch.into(),
+            ];
+            let mut rows = Vec::with_capacity(positions.len());
+            for (partition, position) in positions {
+                params.extend([partition.to_string().into(), position.0.into()]);
+                rows.push(format!("(?1, ?{}, ?2, ?3, ?{})", params.len() - 1, params.len()));
+            }
+            let sql = format!(
+                "INSERT INTO checkpoints (subscriber, partition, log_id, epoch, position) VALUES {}
+                 ON CONFLICT (subscriber, partition)
+                 DO UPDATE SET log_id = excluded.log_id, epoch = excluded.epoch, position = excluded.position",
+                rows.join(", ")
+            );
+            session.execute(&sql, &params)?;
         }
         Ok(())
     }
-}
-
-fn parsed<T>(text: String) -> Result<T, rusqlite::Error>
-where
-    T: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
-{
-    text.parse()
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }

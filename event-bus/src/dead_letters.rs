@@ -7,9 +7,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use database::{Database, DatabaseError, Row, Session, params};
 use event_schemas::{EventId, Position, Timestamp};
-use sqlite_file::rusqlite::{self, Row, types::Type};
-use sqlite_file::{Connection, SqliteError, SqliteFile};
 
 const STEPS: &[&str] = &["CREATE TABLE dead_letters (
      subscriber TEXT NOT NULL,
@@ -77,18 +76,19 @@ pub enum Retried {
 /// The dead letters of one subscriber. Clones share what they know of parked scopes.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
-    file: SqliteFile,
+    database: Database,
     subscriber: Arc<str>,
     /// The parked scopes, so that the hot path asks no database.
     parked: Arc<RwLock<HashSet<Arc<str>>>>,
 }
 
 impl DeadLetters {
-    /// Makes the table in `file` if it is not there and reads which scopes are parked. Meant for start-up.
-    pub async fn open(file: &SqliteFile, subscriber: &str) -> Result<Self, SqliteError> {
-        file.migrate("dead_letters", STEPS)?;
+    /// Makes the table in `database` if it is not there and reads which scopes are parked. Meant for start-up.
+    pub async fn open(database: impl Into<Database>, subscriber: &str) -> Result<Self, DatabaseError> {
+        let database = database.into();
+        database.migrate("dead_letters", STEPS).await?;
         let letters = Self {
-            file: file.clone(),
+            database,
             subscriber: subscriber.into(),
             parked: Arc::default(),
         };
@@ -96,22 +96,38 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Reads again which scopes are parked: for a subscriber whose letters another process may have healed.
-    pub async fn reload(&self) -> Result<(), SqliteError> {
-        let subscriber = Arc::clone(&self.subscriber);
-        let scopes = self
-            .file
-            .read(move |conn| {
-                let mut select =
-                    conn.prepare_cached("SELECT DISTINCT scope FROM dead_letters WHERE subscriber = ?1")?;
-                let scopes = select.query_map([&*subscriber], |row| row.get::<_, String>(0))?;
-                scopes
-                    .map(|scope| Ok(scope?.into()))
-                    .collect::<Result<_, SqliteError>>()
-            })
-            .await?;
-        *self.parked.write().unwrap_or_else(PoisonError::into_inner) = scopes;
+    /// Reads again which scopes are parked: for a subscriber whose letters another process may have parked or healed,
+    /// as those of a partition that it has just been given.
+    pub async fn reload(&self) -> Result<(), DatabaseError> {
+        let mut parked = HashSet::new();
+        let mut after = String::new();
+        loop {
+            let subscriber = Arc::clone(&self.subscriber);
+            let scopes = self.database.read(move |session| {
+                session.query(
+                    "SELECT DISTINCT scope FROM dead_letters WHERE subscriber = ?1 AND scope > ?2
+                     ORDER BY scope LIMIT ?3",
+                    &params![&subscriber, after, LIST_LIMIT],
+                    |row| row.get::<String>(0),
+                )
+            });
+            let scopes: Vec<String> = scopes.await?;
+            let page = scopes.len();
+            after = scopes.last().cloned().unwrap_or_default();
+            parked.extend(scopes.into_iter().map(Arc::from));
+            if page < LIST_LIMIT {
+                break;
+            }
+        }
+        self.change(|held| *held = parked);
         Ok(())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashSet<Arc<str>>)) {
+        let mut parked = self.parked.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parked);
+        metrics::gauge!("omisys_dead_letters", "subscriber" => self.subscriber.to_string())
+            .set(parked.len() as f64);
     }
 
     /// Whether nothing at all is parked: the usual case, and cheaper than naming a scope.
@@ -131,56 +147,55 @@ impl DeadLetters {
     }
 
     /// Parks an event, and with it its scope; durable once it resolves. Parking it again updates its reason.
-    pub async fn park(&self, letter: NewDeadLetter) -> Result<(), SqliteError> {
+    pub async fn park(&self, letter: NewDeadLetter) -> Result<(), DatabaseError> {
         let scope = Arc::clone(&letter.scope);
         let subscriber = Arc::clone(&self.subscriber);
-        self.file
-            .write(move |conn| insert(conn, &subscriber, &letter))
+        self.database
+            .write(move |session| insert(session, &subscriber, &letter))
             .await?;
-        self.parked
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(scope);
+        self.change(|parked| {
+            parked.insert(scope);
+        });
         Ok(())
     }
 
     /// The parked scopes, each with its first letter, by scope; at most [`LIST_LIMIT`].
-    pub async fn list(&self) -> Result<Vec<ParkedScope>, SqliteError> {
+    pub async fn list(&self) -> Result<Vec<ParkedScope>, DatabaseError> {
         let subscriber = Arc::clone(&self.subscriber);
-        self.file
-            .read(move |conn| {
-                let mut select = conn.prepare_cached(
+        self.database
+            .read(move |session| {
+                session.query(
                     "SELECT d.scope, d.position, d.event_id, d.event_type, d.reason, d.attempts, d.parked_at, s.letters
                      FROM (SELECT scope, min(position) AS first, count(*) AS letters
                            FROM dead_letters WHERE subscriber = ?1 GROUP BY scope) AS s
                      JOIN dead_letters AS d ON d.subscriber = ?1 AND d.scope = s.scope AND d.position = s.first
                      ORDER BY d.scope LIMIT ?2",
-                )?;
-                let rows = select.query_map((&*subscriber, LIST_LIMIT), |row| {
-                    let first = from_row(&subscriber, row)?;
-                    Ok(ParkedScope {
-                        subscriber: Arc::clone(&subscriber),
-                        scope: Arc::clone(&first.scope),
-                        letters: row.get::<_, i64>(7)?.cast_unsigned(),
-                        first,
-                    })
-                })?;
-                Ok(rows.collect::<Result<_, _>>()?)
+                    &params![&subscriber, LIST_LIMIT],
+                    |row| {
+                        let first = from_row(&subscriber, row)?;
+                        Ok(ParkedScope {
+                            subscriber: Arc::clone(&subscriber),
+                            scope: Arc::clone(&first.scope),
+                            letters: row.get(7)?,
+                            first,
+                        })
+                    },
+                )
             })
             .await
     }
 
     /// The letters of `scope`, in order; at most [`LIST_LIMIT`].
-    pub async fn show(&self, scope: &str) -> Result<Vec<DeadLetter>, SqliteError> {
+    pub async fn show(&self, scope: &str) -> Result<Vec<DeadLetter>, DatabaseError> {
         let (subscriber, scope) = (Arc::clone(&self.subscriber), scope.to_owned());
-        self.file
-            .read(move |conn| {
-                let mut select = conn.prepare_cached(
+        self.database
+            .read(move |session| {
+                session.query(
                     "SELECT scope, position, event_id, event_type, reason, attempts, parked_at FROM dead_letters
                      WHERE subscriber = ?1 AND scope = ?2 ORDER BY position LIMIT ?3",
-                )?;
-                let rows = select.query_map((&*subscriber, scope, LIST_LIMIT), |row| from_row(&subscriber, row))?;
-                Ok(rows.collect::<Result<_, _>>()?)
+                    &params![&subscriber, scope, LIST_LIMIT],
+                    |row| from_row(&subscriber, row),
+                )
             })
             .await
     }
@@ -189,25 +204,24 @@ impl DeadLetters {
     ///
     /// A retry is a loop over this, [`DeadLetters::resolved`] and [`DeadLetters::failed_again`]. It belongs where the
     /// subscriber's own events are handled: an event of the scope that arrives meanwhile has to wait its turn.
-    pub async fn first(&self, scope: &str) -> Result<Option<DeadLetter>, SqliteError> {
+    pub async fn first(&self, scope: &str) -> Result<Option<DeadLetter>, DatabaseError> {
         let first = self.show(scope).await?.into_iter().next();
         if first.is_none() {
-            self.parked
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .remove(scope);
+            self.change(|parked| {
+                parked.remove(scope);
+            });
         }
         Ok(first)
     }
 
     /// The letter's event has been handled: takes it out.
-    pub async fn resolved(&self, letter: &DeadLetter) -> Result<(), SqliteError> {
+    pub async fn resolved(&self, letter: &DeadLetter) -> Result<(), DatabaseError> {
         self.remove(&letter.scope, letter.position).await
     }
 
     /// Gives up on the first letter of `scope` and returns it; none if the scope is not parked. Those behind it stay
     /// parked until they are retried. As a retry, it belongs where the subscriber's own events are handled.
-    pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, SqliteError> {
+    pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, DatabaseError> {
         let letters = self.show(scope).await?;
         let only = letters.len() == 1;
         let Some(first) = letters.into_iter().next() else {
@@ -220,70 +234,72 @@ impl DeadLetters {
         Ok(Some(first))
     }
 
-    async fn remove(&self, scope: &str, position: Position) -> Result<(), SqliteError> {
+    async fn remove(&self, scope: &str, position: Position) -> Result<(), DatabaseError> {
         let (subscriber, scope) = (Arc::clone(&self.subscriber), scope.to_owned());
-        self.file
-            .write(move |conn| {
-                conn.prepare_cached(
+        self.database
+            .write(move |session| {
+                session.execute(
                     "DELETE FROM dead_letters WHERE subscriber = ?1 AND scope = ?2 AND position = ?3",
-                )?
-                .execute((&*subscriber, scope, position.0.cast_signed()))?;
+                    &params![&subscriber, scope, position.0],
+                )?;
                 Ok(())
             })
             .await
     }
 
     /// The letter was retried in vain: it stays, with those behind it.
-    pub async fn failed_again(&self, letter: &DeadLetter, reason: String) -> Result<(), SqliteError> {
+    pub async fn failed_again(&self, letter: &DeadLetter, reason: String) -> Result<(), DatabaseError> {
         let (subscriber, scope) = (Arc::clone(&self.subscriber), Arc::clone(&letter.scope));
-        let position = letter.position.0.cast_signed();
-        self.file
-            .write(move |conn| {
-                conn.prepare_cached(
+        let position = letter.position;
+        self.database
+            .write(move |session| {
+                session.execute(
                     "UPDATE dead_letters SET reason = ?4, attempts = attempts + 1
                      WHERE subscriber = ?1 AND scope = ?2 AND position = ?3",
-                )?
-                .execute((&*subscriber, &*scope, position, reason))?;
+                    &params![&subscriber, &scope, position.0, reason],
+                )?;
                 Ok(())
             })
             .await
     }
 }
 
-fn insert(conn: &Connection, subscriber: &str, letter: &NewDeadLetter) -> Result<(), SqliteError> {
-    let mut upsert = conn.prepare_cached(
-        "INSERT INTO dead_letters (subscriber, scope, position, event_id, event_type, reason, attempts, parked_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT (subscriber, scope, position) DO UPDATE
-         SET reason = coalesce(excluded.reason, reason), attempts = attempts + excluded.attempts",
-    )?;
-    upsert.execute((
+fn insert(session: &Session<'_>, subscriber: &str, letter: &NewDeadLetter) -> Result<(), DatabaseError> {
+    let params = params![
         subscriber,
-        &*letter.scope,
-        letter.position.0.cast_signed(),
+        &letter.scope,
+        letter.position.0,
         letter.event_id.to_string(),
         &letter.event_type,
         &letter.reason,
-        i64::from(letter.reason.is_some()),
+        letter.reason.is_some(),
         letter.parked_at.as_microsecond(),
-    ))?;
+    ];
+    session.execute(
+        "INSERT INTO dead_letters (subscriber, scope, position, event_id, event_type, reason, attempts, parked_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (subscriber, scope, position) DO UPDATE
+         SET reason = coalesce(excluded.reason, dead_letters.reason),
+             attempts = dead_letters.attempts + excluded.attempts",
+        &params,
+    )?;
     Ok(())
 }
 
 /// Columns: scope, position, `event_id`, `event_type`, reason, attempts, `parked_at`.
-fn from_row(subscriber: &Arc<str>, row: &Row<'_>) -> Result<DeadLetter, rusqlite::Error> {
-    let event_id: String = row.get(2)?;
+fn from_row(subscriber: &Arc<str>, row: &Row<'_>) -> Result<DeadLetter, DatabaseError> {
+    let parked_at = row.get(6)?;
     Ok(DeadLetter {
         subscriber: Arc::clone(subscriber),
-        scope: row.get::<_, String>(0)?.into(),
-        position: Position(row.get::<_, i64>(1)?.cast_unsigned()),
-        event_id: event_id
-            .parse()
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(2, Type::Text, Box::new(error)))?,
+        scope: row.get::<String>(0)?.into(),
+        position: Position(row.get(1)?),
+        event_id: row.parse(2)?,
         event_type: row.get(3)?,
         reason: row.get(4)?,
         attempts: row.get(5)?,
-        parked_at: Timestamp::from_microsecond(row.get(6)?)
-            .map_err(|error| rusqlite::Error::FromSqlConversionFailure(6, Type::Integer, Box::new(error)))?,
+        parked_at: Timestamp::from_microsecond(parked_at).map_err(|error| DatabaseError::Unexpected {
+            column: "parked_at".to_owned(),
+            message: error.to_string(),
+        })?,
     })
 }

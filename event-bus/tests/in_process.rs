@@ -6,6 +6,7 @@ mod conformance;
 mod support;
 
 use conformance::{DEADLINE, Stream as _, sequences, take};
+use database::{Database, DatabaseError};
 use event_bus::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning, Subscription};
 use event_schemas::{LogIdentity, Position};
 use sqlite_file::{Options, SqliteFile};
@@ -36,7 +37,7 @@ async fn a_caller_may_keep_its_own_checkpoint() {
         .await
         .expect("opened");
     assert_eq!(sequences(&take(&mut again, 5).await)["A"].len(), 5);
-    let checkpoints = Checkpoints::open(&stream.file).expect("opened");
+    let checkpoints = Checkpoints::open(&stream.file).await.expect("opened");
     assert_eq!(
         checkpoints.load(&"view".into()).await.expect("read"),
         None,
@@ -65,14 +66,16 @@ async fn a_checkpoint_beyond_the_head_is_refused() {
 #[tokio::test]
 async fn a_checkpoint_becomes_durable_with_what_it_stands_for_or_not_at_all() {
     let stream = Embedded::empty().await;
-    let checkpoints = Checkpoints::open(&stream.file).expect("opened");
+    let checkpoints = Checkpoints::open(&stream.file).await.expect("opened");
     let checkpoint = Checkpoint::at(stream.log.identity(), Position(3));
     let refused = checkpoint.clone();
-    let failed = stream.file.write(move |conn| {
-        Checkpoints::save_in(conn, "view", &refused)?;
-        Err::<(), _>(sqlite_file::SqliteError::Aborted)
+    let database = Database::from(&stream.file);
+    let failed = database.write(move |session| {
+        Checkpoints::save_in(session, "view", &refused)?;
+        session.execute("INSERT INTO nowhere VALUES (1)", &[])
     });
-    failed.await.expect_err("the rest of the write failed");
+    let failed: Result<_, DatabaseError> = failed.await;
+    failed.expect_err("the rest of the write failed");
     assert_eq!(checkpoints.load(&"view".into()).await.expect("read"), None);
     checkpoints
         .save(&"view".into(), checkpoint.clone())
@@ -88,7 +91,7 @@ async fn a_checkpoint_becomes_durable_with_what_it_stands_for_or_not_at_all() {
 async fn a_checkpoint_has_a_position_per_partition() {
     let stream = Embedded::empty().await;
     let log = stream.log.identity();
-    let checkpoints = Checkpoints::open(&stream.file).expect("opened");
+    let checkpoints = Checkpoints::open(&stream.file).await.expect("opened");
     let subscriber = "view".into();
     let partitions = Partitioning::Kafka { partitions: 3 }.all();
     let mut all = Checkpoint::start(log);
@@ -140,7 +143,7 @@ async fn checkpoints_from_before_partitions_are_kept() {
      ) STRICT, WITHOUT ROWID;
      INSERT INTO checkpoints VALUES ('sagas', '0198c0de-0000-7000-8000-000000000001', 2, 71)";
     file.migrate("checkpoints", &[before]).expect("made");
-    let checkpoints = Checkpoints::open(&file).expect("migrated");
+    let checkpoints = Checkpoints::open(&file).await.expect("migrated");
     let log = LogIdentity {
         log_id: "0198c0de-0000-7000-8000-000000000001".parse().expect("an id"),
         epoch: 2,

@@ -76,7 +76,7 @@ impl Stream for Embedded {
     }
 
     async fn subscribe(&self, name: &str) -> Result<Subscription, BusError> {
-        Subscription::open(&self.log, &Checkpoints::open(&self.file)?, name).await
+        Subscription::open(&self.log, &Checkpoints::open(&self.file).await?, name).await
     }
 
     async fn begin_epoch(&mut self) {
