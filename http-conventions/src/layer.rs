@@ -1,25 +1,47 @@
 //! The middleware that completes requests and responses.
 
 use axum::body::Body;
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tracing::Instrument as _;
+use tracing::field::{Empty, display};
 
 use crate::trace::TRACEPARENT;
 use crate::{Problem, TraceContext};
 
-/// Settles the request's [`TraceContext`] (extension and header), returns it as `traceparent`, and completes every
-/// [`Problem`] with `instance` and `trace_id`. Bare error answers of axum itself become problems. Harmless when nested.
+/// Opens the request's span (`method`, `route`, `status`, `trace_id`), settles its [`TraceContext`] (extension and
+/// header), returns it as `traceparent`, and completes every [`Problem`] with `instance` and `trace_id`. Bare error
+/// answers of axum itself become problems. Harmless when nested: the outermost has the span.
 ///
-/// Use with `axum::middleware::from_fn`.
-pub async fn finish(mut request: Request, next: Next) -> Response {
-    let context = request
-        .extensions()
-        .get()
-        .copied()
-        .unwrap_or_else(|| TraceContext::of(request.headers()));
+/// Use with `axum::middleware::from_fn`. A router that has no routes of its own records `route` in the current span.
+pub async fn finish(request: Request, next: Next) -> Response {
+    if let Some(context) = request.extensions().get().copied() {
+        return complete(context, request, next).await;
+    }
+    let span = tracing::info_span!(
+        "request",
+        otel.kind = "server",
+        method = %request.method(),
+        route = Empty,
+        status = Empty,
+        trace_id = Empty,
+    );
+    let context = TraceContext::settle(TraceContext::received(request.headers()), &span);
+    if !span.is_disabled() {
+        span.record("trace_id", context.trace_id());
+        if let Some(path) = request.extensions().get::<MatchedPath>() {
+            span.record("route", path.as_str());
+        }
+    }
+    let response = complete(context, request, next).instrument(span.clone()).await;
+    span.record("status", display(response.status().as_u16()));
+    response
+}
+
+async fn complete(context: TraceContext, mut request: Request, next: Next) -> Response {
     let traceparent = HeaderValue::try_from(context.to_string()).ok();
     request.extensions_mut().insert(context);
     if let Some(value) = &traceparent {

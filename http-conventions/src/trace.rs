@@ -1,8 +1,9 @@
-//! W3C Trace Context.
+//! W3C Trace Context: what a request brings, what its span makes of it, and what goes out with calls to others.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use axum::extract::FromRequestParts;
 use axum::http::HeaderMap;
@@ -40,24 +41,91 @@ impl TraceContext {
         }
     }
 
-    /// The context of a request: what came in if it is valid, else a new one.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut sent = headers.get_all(TRACEPARENT).iter();
-        let parsed = match (sent.next(), sent.next()) {
-            (Some(value), None) => value.to_str().ok().and_then(|text| text.parse().ok()),
-            _ => None,
-        };
-        parsed.unwrap_or_else(|| {
-            let mut random = [0; 24];
-            // A trace id that repeats is an inconvenience, not a fault.
-            let _ = getrandom::fill(&mut random);
-            Self::new(random)
+    /// The context of these ids, as a tracing backend gave them; none if one is all zeroes, which is no id.
+    pub fn from_ids(trace_id: [u8; 16], span_id: [u8; 8], sampled: bool) -> Option<Self> {
+        (trace_id != [0; 16] && span_id != [0; 8]).then_some(Self {
+            trace_id,
+            span_id,
+            sampled,
         })
+    }
+
+    /// What a request brought, if it is valid.
+    pub(crate) fn received(headers: &HeaderMap) -> Option<Self> {
+        let mut sent = headers.get_all(TRACEPARENT).iter();
+        match (sent.next(), sent.next()) {
+            (Some(value), None) => value.to_str().ok()?.parse().ok(),
+            _ => None,
+        }
+    }
+
+    /// A new one.
+    pub(crate) fn random() -> Self {
+        let mut random = [0; 24];
+        // A trace id that repeats is an inconvenience, not a fault.
+        let _ = getrandom::fill(&mut random);
+        Self::new(random)
+    }
+
+    /// The context of a request whose span is `span`: the span's own where a backend records spans, else what the
+    /// request brought, else a new one. Before the span is entered.
+    pub(crate) fn settle(received: Option<Self>, span: &tracing::Span) -> Self {
+        let recorded = BACKEND.get().and_then(|backend| (backend.adopt)(span, received));
+        recorded.or(received).unwrap_or_else(Self::random)
+    }
+
+    /// What a call to another process carries: the current span's context where a backend records spans, else a span
+    /// of its own within this trace.
+    #[must_use]
+    pub fn outgoing(self) -> Self {
+        if let Some(context) = BACKEND.get().and_then(|backend| (backend.current)()) {
+            return context;
+        }
+        let fresh = Self::random();
+        Self {
+            span_id: fresh.span_id,
+            ..self
+        }
     }
 
     /// The trace's id as 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
         hex(&self.trace_id)
+    }
+
+    /// The trace's id.
+    pub const fn trace_id_bytes(&self) -> [u8; 16] {
+        self.trace_id
+    }
+
+    /// The id of the span that sent the request, or, with a backend, of the span that answers it.
+    pub const fn span_id_bytes(&self) -> [u8; 8] {
+        self.span_id
+    }
+
+    /// Whether spans of this trace are recorded.
+    pub const fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+}
+
+/// How spans and trace contexts belong together where a backend records spans (such as `tracing-opentelemetry`, which
+/// only the binary knows).
+#[derive(Clone, Copy, Debug)]
+pub struct TraceBackend {
+    /// Makes what a request brought (none: it is the first of its trace) the parent of its span, which has not been
+    /// entered, and answers the span's own context; none if it is not recorded.
+    pub adopt: fn(&tracing::Span, Option<TraceContext>) -> Option<TraceContext>,
+    /// The context of the current span; none if it is not recorded.
+    pub current: fn() -> Option<TraceContext>,
+}
+
+static BACKEND: OnceLock<TraceBackend> = OnceLock::new();
+
+impl TraceBackend {
+    /// From here on spans are recorded. Once for a process, before it serves; false if it was done before.
+    pub fn install(self) -> bool {
+        BACKEND.set(self).is_ok()
     }
 }
 
@@ -127,7 +195,7 @@ impl<S: Sync> FromRequestParts<S> for TraceContext {
         if let Some(context) = parts.extensions.get() {
             return Ok(*context);
         }
-        let context = Self::of(&parts.headers);
+        let context = Self::received(&parts.headers).unwrap_or_else(Self::random);
         parts.extensions.insert(context);
         Ok(context)
     }
