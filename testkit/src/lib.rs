@@ -7,11 +7,19 @@
 )]
 
 mod client;
+mod cluster;
 mod process;
+mod servers;
 mod shop;
+#[cfg(feature = "cluster")]
+mod stores;
 mod wait;
 
+pub use cluster::{Cluster, Member, Service};
 pub use client::{Client, ClientError, Reply};
 pub use process::{Server, ServerError};
+pub use servers::{ServerName, Servers};
 pub use shop::{Shop, User};
+#[cfg(feature = "cluster")]
+pub use stores::{ClusterStores, cluster_is_to_be_tested};
 pub use wait::{DEADLINE, until};
