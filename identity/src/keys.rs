@@ -3,7 +3,6 @@
 mod fingerprint;
 mod store;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -169,7 +168,7 @@ impl Keys {
             };
             (key.id.to_string(), public)
         });
-        PublicKeys(keys.collect::<HashMap<_, _>>())
+        PublicKeys::of(keys)
     }
 
     /// Id and public point of every key that a JWKS lists.

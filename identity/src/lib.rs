@@ -23,7 +23,7 @@ pub use accounts::{Account, AccountError, Status};
 pub use keys::{
     Fingerprinter, JWKS_MAX_AGE, KeyError, KeyInfo, KeyRing, KeySource, KeyedMac, Purpose, Start,
 };
-pub use routes::{BEARER_SCHEME, bearer_scheme, router};
+pub use routes::{BEARER_SCHEME, bearer_scheme, openapi, router};
 pub use service::{Identity, IdentityError, SessionError, SignedIn};
 pub use sessions::{FAMILY_LIFE, REFRESH_TOKEN_LIFE, ROTATION_GRACE};
 pub use settings::{Limits, Settings};

@@ -20,6 +20,7 @@ use axum::response::{IntoResponse, Response};
 use http_conventions::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::OpenApi;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -49,6 +50,15 @@ impl FromRef<Identity> for Verifier {
 
 /// The routes of identity. Put `http_conventions::finish` around what serves them.
 pub fn router(identity: Identity) -> OpenApiRouter {
+    routes().with_state(identity)
+}
+
+/// What [`router`] serves, for whoever documents it without running it.
+pub fn openapi() -> OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<Identity> {
     OpenApiRouter::default()
         .routes(routes!(register::register))
         .routes(routes!(guest::guest))
@@ -60,7 +70,6 @@ pub fn router(identity: Identity) -> OpenApiRouter {
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::set_role))
         .routes(routes!(jwks::jwks))
-        .with_state(identity)
 }
 
 /// The tokens of a session.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use database::{Database, DatabaseError};
 use event_schemas::{AccountId, Clock, Timestamp};
 use http_conventions::ClientAddress;
+use limits::Limits;
 
 use crate::accounts::{self, Account, AccountError, Change, NewAccount, Status};
 use crate::keys::{Fingerprinter, KeyError, KeyInfo, KeyRing, KeySource, Purpose, Start};
@@ -40,7 +41,7 @@ struct Inner {
     verifier: Verifier,
     settings: Settings,
     passwords: Passwords,
-    password_tries: Throttle<Email>,
+    password_tries: Throttle<String>,
     password_tries_by_address: Throttle<IpAddr>,
     registrations: Throttle<IpAddr>,
     guests: Throttle<IpAddr>,
@@ -119,17 +120,28 @@ impl SignedIn {
 }
 
 impl Identity {
-    /// Opens the accounts in `database` and the keys of `source`.
+    /// Opens the accounts in `database` and the keys of `source`; counts attempts in this process.
     pub async fn open(
         database: impl Into<Database>,
         source: KeySource,
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, IdentityError> {
+        Self::open_counting(database, source, settings, clock, &Limits::InProcess).await
+    }
+
+    /// As [`Identity::open`], with attempts counted where `counting` says.
+    pub async fn open_counting(
+        database: impl Into<Database>,
+        source: KeySource,
+        settings: Settings,
+        clock: Clock,
+        counting: &Limits,
+    ) -> Result<Self, IdentityError> {
         let database = database.into();
         database.migrate("identity", accounts::MIGRATIONS).await?;
         let keys = KeyRing::open(source, clock.now())?;
-        let epochs = Epochs::new(database.clone());
+        let epochs = Epochs::in_database(database.clone());
         let verifier = Verifier::new(
             &settings.issuer,
             &settings.audience,
@@ -148,11 +160,27 @@ impl Identity {
                 verifier,
                 settings,
                 passwords: Passwords::new(),
-                password_tries: Throttle::new(limits.passwords_per_account),
-                password_tries_by_address: Throttle::new(limits.passwords_per_address),
-                registrations: Throttle::new(limits.registrations_per_address),
-                guests: Throttle::new(limits.guests_per_address),
-                refreshes: Throttle::new(limits.refreshes_per_address),
+                password_tries: Throttle::new(
+                    counting,
+                    "identity/passwords_per_account",
+                    limits.passwords_per_account,
+                ),
+                password_tries_by_address: Throttle::new(
+                    counting,
+                    "identity/passwords_per_address",
+                    limits.passwords_per_address,
+                ),
+                registrations: Throttle::new(
+                    counting,
+                    "identity/registrations_per_address",
+                    limits.registrations_per_address,
+                ),
+                guests: Throttle::new(counting, "identity/guests_per_address", limits.guests_per_address),
+                refreshes: Throttle::new(
+                    counting,
+                    "identity/refreshes_per_address",
+                    limits.refreshes_per_address,
+                ),
             }),
         })
     }
@@ -316,6 +344,7 @@ impl Identity {
         self.inner
             .registrations
             .take(address.bucket(), self.now())
+            .await
             .map_err(SessionError::Throttled)?;
         let account = self.create_account(email, Some(password), Role::Customer).await?;
         self.begin(account).await
@@ -327,6 +356,7 @@ impl Identity {
         self.inner
             .guests
             .take(address.bucket(), now)
+            .await
             .map_err(SessionError::Throttled)?;
         let id = AccountId::generate(now, &random::bytes());
         let new = NewAccount {
@@ -356,7 +386,7 @@ impl Identity {
         password: Password,
         address: ClientAddress,
     ) -> Result<SignedIn, SessionError> {
-        self.throttle_password(&email, address)?;
+        self.throttle_password(&email, address).await?;
         let wanted = email.clone();
         let found = self
             .inner
@@ -375,7 +405,10 @@ impl Identity {
             .filter(|account| matches && account.status == Status::Active)
             .ok_or(SessionError::BadCredentials)?;
         let signed_in = self.begin(account).await?;
-        self.inner.password_tries.forgive(&email);
+        self.inner
+            .password_tries
+            .forgive(&email.as_str().to_owned())
+            .await;
         Ok(signed_in)
     }
 
@@ -385,6 +418,7 @@ impl Identity {
         self.inner
             .refreshes
             .take(address.bucket(), now)
+            .await
             .map_err(SessionError::Throttled)?;
         let shown = RefreshToken::parse(token).ok_or(SessionError::InvalidRefreshToken)?;
         let keys = self.inner.keys.snapshot();
@@ -436,12 +470,15 @@ impl Identity {
             .await?;
         let (account, hash) = found.ok_or(SessionError::BadCredentials)?;
         let email = account.email.clone().ok_or(SessionError::BadCredentials)?;
-        self.throttle_password(&email, address)?;
+        self.throttle_password(&email, address).await?;
         if account.status != Status::Active || !self.inner.passwords.verify(current, Some(hash)).await? {
             return Err(SessionError::BadCredentials);
         }
         let account = self.reset_password(id, new).await?;
-        self.inner.password_tries.forgive(&email);
+        self.inner
+            .password_tries
+            .forgive(&email.as_str().to_owned())
+            .await;
         self.begin(account).await
     }
 
@@ -456,15 +493,17 @@ impl Identity {
             .await
     }
 
-    fn throttle_password(&self, email: &Email, address: ClientAddress) -> Result<(), SessionError> {
+    async fn throttle_password(&self, email: &Email, address: ClientAddress) -> Result<(), SessionError> {
         let now = self.now();
         self.inner
             .password_tries_by_address
             .take(address.bucket(), now)
+            .await
             .map_err(SessionError::Throttled)?;
         self.inner
             .password_tries
-            .take(email.clone(), now)
+            .take(email.as_str().to_owned(), now)
+            .await
             .map_err(SessionError::Throttled)
     }
 

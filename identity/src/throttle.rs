@@ -1,10 +1,12 @@
-//! Bounds on attempts: a generic cell rate per key, in bounded memory.
+//! Bounds on attempts: a generic cell rate per key, counted here in bounded memory, or in Redis for all processes.
 
+use std::fmt::Display;
 use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use event_schemas::Timestamp;
+use limits::Limits;
 use lru::LruCache;
 use serde::Deserialize;
 
@@ -21,7 +23,60 @@ pub struct Rate {
     pub per_minute: u32,
 }
 
-pub(crate) struct Throttle<K> {
+/// Counts attempts where this process is told to.
+pub(crate) enum Throttle<K: Hash + Eq + Clone> {
+    Here(Counter<K>),
+    #[cfg(feature = "cluster")]
+    Shared(limits::Limiter<K>),
+}
+
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(clippy::unused_async, reason = "with the feature, the count may be elsewhere")
+)]
+impl<K: Hash + Eq + Clone + Display> Throttle<K> {
+    /// Throttles of one `name` count together where they are shared.
+    pub fn new(limits: &Limits, name: &'static str, rate: Rate) -> Self {
+        #[cfg(not(feature = "cluster"))]
+        let _ = name;
+        match limits {
+            Limits::InProcess => Self::Here(Counter::new(rate)),
+            #[cfg(feature = "cluster")]
+            Limits::Redis(_) => {
+                let quota = limits::Quota::new(rate.burst, Duration::from_secs(60) / rate.per_minute.max(1));
+                Self::Shared(limits.limiter(name, quota, MAX_KEYS))
+            }
+        }
+    }
+
+    /// Counts one attempt, or says after how long one may be made.
+    pub async fn take(&self, key: K, now: Timestamp) -> Result<(), Duration> {
+        match self {
+            Self::Here(counter) => counter.take(key, now),
+            #[cfg(feature = "cluster")]
+            Self::Shared(limiter) => {
+                let standing = limiter.check(&key).await;
+                if standing.refused {
+                    Err(standing.reset)
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// Forgets the attempts of a key that has proved itself.
+    pub async fn forgive(&self, key: &K) {
+        match self {
+            Self::Here(counter) => counter.forgive(key),
+            #[cfg(feature = "cluster")]
+            Self::Shared(limiter) => limiter.forgive(key).await,
+        }
+    }
+}
+
+/// Counts in this process.
+pub(crate) struct Counter<K> {
     /// All in microseconds.
     interval: i64,
     burst: i64,
@@ -29,8 +84,8 @@ pub(crate) struct Throttle<K> {
     full_at: Mutex<LruCache<K, i64>>,
 }
 
-impl<K: Hash + Eq> Throttle<K> {
-    pub fn new(rate: Rate) -> Self {
+impl<K: Hash + Eq> Counter<K> {
+    fn new(rate: Rate) -> Self {
         let interval = 60_000_000 / i64::from(rate.per_minute.max(1));
         let burst = interval * i64::from(rate.burst.max(1));
         Self {
@@ -40,8 +95,7 @@ impl<K: Hash + Eq> Throttle<K> {
         }
     }
 
-    /// Counts one attempt, or says after how long one may be made.
-    pub fn take(&self, key: K, now: Timestamp) -> Result<(), Duration> {
+    fn take(&self, key: K, now: Timestamp) -> Result<(), Duration> {
         let now_us = now.as_microsecond();
         let mut keys = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = keys.get(&key).copied().unwrap_or(now_us).max(now_us) + self.interval;
@@ -56,8 +110,7 @@ impl<K: Hash + Eq> Throttle<K> {
         Ok(())
     }
 
-    /// Forgets the attempts of a key that has proved itself.
-    pub fn forgive(&self, key: &K) {
+    fn forgive(&self, key: &K) {
         self.full_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -76,7 +129,7 @@ mod tests {
         #[test]
         fn a_window_never_sees_more_than_it_may(gaps_ms in prop::collection::vec(0_u64..20_000, 1..200)) {
             let rate = Rate { burst: 5, per_minute: 12 };
-            let throttle = Throttle::new(rate);
+            let throttle = Counter::new(rate);
             let mut now = Timestamp::from_second(1_000_000).unwrap();
             let mut taken = Vec::new();
             for gap in gaps_ms {
@@ -103,7 +156,7 @@ mod tests {
 
     #[test]
     fn keys_do_not_share_and_memory_is_bounded() {
-        let throttle = Throttle::new(Rate {
+        let throttle = Counter::new(Rate {
             burst: 1,
             per_minute: 1,
         });

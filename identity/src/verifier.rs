@@ -4,11 +4,15 @@
 mod cache;
 mod epochs;
 mod extract;
+#[cfg(feature = "cluster")]
+mod jwks;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+#[cfg(feature = "cluster")]
+use database::{Database, DatabaseError};
 use event_schemas::{AccountId, Actor, ActorKind, Clock, CustomerId, Timestamp};
 use http_conventions::Problem;
 use jsonwebtoken::{Algorithm, DecodingKey, Header, Validation, decode, decode_header};
@@ -17,6 +21,8 @@ use uuid::Uuid;
 use crate::claims::{ACCESS_TOKEN_TYPE, Claims};
 use crate::jws;
 pub use crate::permissions::{Permission, PermissionSet, Role, RolePermissions};
+#[cfg(feature = "cluster")]
+use crate::settings::Settings;
 
 use cache::{Cache, Verified};
 pub(crate) use epochs::{Epochs, Standing};
@@ -130,7 +136,23 @@ impl TokenError {
 
 /// The public keys that tokens may be signed with.
 #[derive(Default)]
-pub(crate) struct PublicKeys(pub HashMap<String, PublicKey>);
+pub(crate) struct PublicKeys(HashMap<String, PublicKey>);
+
+impl PublicKeys {
+    /// By id.
+    pub(crate) fn of(keys: impl IntoIterator<Item = (String, PublicKey)>) -> Self {
+        Self(keys.into_iter().collect())
+    }
+
+    fn get(&self, id: &str) -> Option<&PublicKey> {
+        self.0.get(id)
+    }
+
+    /// There is always one, once they are known.
+    fn is_known(&self) -> bool {
+        !self.0.is_empty()
+    }
+}
 
 pub(crate) struct PublicKey {
     pub key: DecodingKey,
@@ -183,6 +205,47 @@ impl Verifier {
         }
     }
 
+    /// Checks tokens in a process without identity's keys: it follows the JWKS (see [`Verifier::follow_jwks`]), and reads
+    /// in the database which staff and admin tokens have been revoked.
+    #[cfg(feature = "cluster")]
+    pub async fn from_database(
+        database: impl Into<Database>,
+        settings: &Settings,
+        clock: Clock,
+    ) -> Result<Self, DatabaseError> {
+        let database = database.into();
+        database.migrate("identity", crate::accounts::MIGRATIONS).await?;
+        Ok(Self::new(
+            &settings.issuer,
+            &settings.audience,
+            settings.permissions,
+            Epochs::in_database(database),
+            clock,
+        ))
+    }
+
+    /// Checks tokens in a process without a database, which follows the JWKS (see [`Verifier::follow_jwks`]). It does
+    /// not know of revoked staff and admin tokens: for a process before the services, which look themselves.
+    #[cfg(feature = "cluster")]
+    pub fn from_jwks(settings: &Settings, clock: Clock) -> Self {
+        Self::new(
+            &settings.issuer,
+            &settings.audience,
+            settings.permissions,
+            Epochs::elsewhere(),
+            clock,
+        )
+    }
+
+    /// Whether it knows any key; until then every token is [`TokenError::Unchecked`].
+    pub fn has_keys(&self) -> bool {
+        self.inner
+            .keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_known()
+    }
+
     /// Replaces the known keys; tokens verified under the old ones are checked again.
     pub(crate) fn set_keys(&self, keys: PublicKeys) {
         let mut known = self.inner.keys.write().unwrap_or_else(PoisonError::into_inner);
@@ -226,6 +289,9 @@ impl Verifier {
             verified
         } else {
             let keys = self.inner.keys.read().unwrap_or_else(PoisonError::into_inner);
+            if !keys.is_known() {
+                return Err(TokenError::Unchecked);
+            }
             let verified = self.check(token, &keys, now)?;
             self.inner.cache.put(digest, verified);
             verified
@@ -263,7 +329,7 @@ impl Verifier {
         let key = header
             .kid
             .as_ref()
-            .and_then(|kid| keys.0.get(kid))
+            .and_then(|kid| keys.get(kid))
             .ok_or(TokenError::UnknownKey)?;
         if key.until.is_some_and(|until| now >= until) {
             return Err(TokenError::UnknownKey);

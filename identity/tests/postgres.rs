@@ -7,6 +7,8 @@
 mod access_tokens;
 #[path = "accounts.rs"]
 mod accounts;
+#[path = "jwks.rs"]
+mod jwks;
 #[path = "keys.rs"]
 mod keys;
 #[path = "processes.rs"]
