@@ -68,6 +68,12 @@ impl From<&SqliteFile> for Database {
     }
 }
 
+impl From<&Database> for Database {
+    fn from(database: &Database) -> Self {
+        database.clone()
+    }
+}
+
 #[cfg(feature = "cluster")]
 impl From<Postgres> for Database {
     fn from(postgres: Postgres) -> Self {

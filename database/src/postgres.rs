@@ -12,7 +12,7 @@ use sqlx::postgres::types::Oid;
 use sqlx::postgres::{
     PgArgumentBuffer, PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgRow, PgTypeInfo, PgValueRef,
 };
-use sqlx::{Arguments as _, Decode, Encode, Row as _, Type, TypeInfo as _, ValueRef as _};
+use sqlx::{Arguments as _, Decode, Encode, Executor as _, Row as _, Type, TypeInfo as _, ValueRef as _};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -113,11 +113,11 @@ impl Postgres {
             .bind(MIGRATION_LOCK)
             .execute(&mut *transaction)
             .await?;
-        sqlx::raw_sql(
-            "CREATE TABLE IF NOT EXISTS schema_versions (component TEXT NOT NULL PRIMARY KEY, version BIGINT NOT NULL)",
-        )
-        .execute(&mut *transaction)
-        .await?;
+        transaction
+            .execute(sqlx::raw_sql(
+                "CREATE TABLE IF NOT EXISTS schema_versions (component TEXT NOT NULL PRIMARY KEY, version BIGINT NOT NULL)",
+            ))
+            .await?;
         let found: Option<i64> =
             sqlx::query_scalar("SELECT version FROM schema_versions WHERE component = $1")
                 .bind(component)
@@ -128,7 +128,7 @@ impl Postgres {
             return Err(newer(component, found, steps.len()));
         }
         for step in &steps[found..] {
-            sqlx::raw_sql(step).execute(&mut *transaction).await?;
+            transaction.execute(sqlx::raw_sql(step)).await?;
         }
         sqlx::query(
             "INSERT INTO schema_versions (component, version) VALUES ($1, $2)

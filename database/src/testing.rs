@@ -52,7 +52,7 @@ impl TestDatabase {
         reason = "a test without its database cannot go on"
     )]
     pub async fn postgres() -> Option<Self> {
-        use sqlx::Connection as _;
+        use sqlx::{Connection as _, Executor as _};
 
         if std::env::var_os("OMISYS_TEST_CLUSTER").is_none() && std::env::var_os("CI").is_none() {
             eprintln!("not tested: OMISYS_TEST_CLUSTER is not set, so there is no PostgreSQL");
@@ -63,21 +63,15 @@ impl TestDatabase {
         let mut admin = sqlx::PgConnection::connect(&server)
             .await
             .expect("PostgreSQL answers");
-        sqlx::raw_sql(&format!("CREATE DATABASE {name}"))
-            .execute(&mut admin)
+        admin
+            .execute(sqlx::raw_sql(&format!("CREATE DATABASE {name}")))
             .await
             .unwrap();
         let (base, _) = server.rsplit_once('/').expect("the URL names a database");
         let url = format!("{base}/{name}");
         let dropping = dropping::Dropping { server, name };
-        let options = crate::PostgresOptions {
-            url: url.clone(),
-            max_connections: 10,
-            migrate: true,
-        };
-        let postgres = crate::Postgres::connect(&options).await.unwrap();
         Some(Self {
-            database: postgres.into(),
+            database: postgres(&url).await.into(),
             url,
             _at: At::Server(dropping),
         })
@@ -88,10 +82,38 @@ impl TestDatabase {
         &self.database
     }
 
+    /// Another handle on it, as another process would have.
+    ///
+    /// # Panics
+    /// If it cannot be opened.
+    #[expect(clippy::unwrap_used, reason = "a test without its database cannot go on")]
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_async, reason = "with the feature, it may be elsewhere")
+    )]
+    pub async fn reopen(&self) -> Database {
+        match &self.database {
+            Database::Sqlite(_) => SqliteFile::open(&self.url, Options::default()).unwrap().into(),
+            #[cfg(feature = "cluster")]
+            Database::Postgres(_) => postgres(&self.url).await.into(),
+        }
+    }
+
     /// Where it is: a path or a URL.
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+#[cfg(feature = "cluster")]
+#[expect(clippy::unwrap_used, reason = "a test without its database cannot go on")]
+async fn postgres(url: &str) -> crate::Postgres {
+    let options = crate::PostgresOptions {
+        url: url.to_owned(),
+        max_connections: 10,
+        migrate: true,
+    };
+    crate::Postgres::connect(&options).await.unwrap()
 }
 
 /// Unlike any other in this run or another: time and process are told apart by the system's random hasher.

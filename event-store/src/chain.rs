@@ -37,6 +37,12 @@ impl Chain {
         self.0.broken.load(Ordering::Acquire)
     }
 
+    /// Tells chains apart, as long as they live.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn key(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
+    }
+
     pub(crate) fn break_off(&self) {
         self.0.broken.store(true, Ordering::Release);
     }

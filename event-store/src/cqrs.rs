@@ -176,7 +176,9 @@ fn unavailable<E: Error>(error: Unavailable) -> AggregateError<E> {
         Unavailable::Unreadable(_) | Unavailable::Corrupt { .. } => {
             AggregateError::DeserializationError(error.into())
         }
-        Unavailable::Defect(_) => AggregateError::UnexpectedError(error.into()),
+        Unavailable::TooLarge { .. } | Unavailable::Defect(_) => {
+            AggregateError::UnexpectedError(error.into())
+        }
     }
 }
 

@@ -1,3 +1,4 @@
+use database::DatabaseError;
 use event_schemas::Version;
 use sqlite_file::SqliteError;
 
@@ -18,6 +19,9 @@ pub enum Unavailable {
     /// The stream does not hold the sequences 1, 2, 3, …, or not this aggregate's events.
     #[error("the stream is corrupt after sequence {after}")]
     Corrupt { after: Version },
+    /// An event of the command is larger than the log takes; nothing was stored.
+    #[error("an event of {bytes} bytes, the log takes {max}")]
+    TooLarge { bytes: usize, max: usize },
     /// Deciding panicked, or its events cannot be written down: a defect of this program.
     #[error("defect: {0}")]
     Defect(&'static str),
@@ -28,7 +32,17 @@ impl Unavailable {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Store(_) | Self::Closed => true,
-            Self::Unreadable(_) | Self::Corrupt { .. } | Self::Defect(_) => false,
+            Self::Unreadable(_) | Self::Corrupt { .. } | Self::TooLarge { .. } | Self::Defect(_) => false,
+        }
+    }
+}
+
+impl From<DatabaseError> for Unavailable {
+    fn from(error: DatabaseError) -> Self {
+        if error.is_closed() {
+            Self::Closed
+        } else {
+            Self::Store(error.to_string())
         }
     }
 }
@@ -121,8 +135,14 @@ impl<E> From<FindReceiptError> for ExecuteError<E> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     #[error("the log's store failed: {0}")]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
     /// A stream read met an event that this binary cannot read. Reads by position give it as an entry instead.
     #[error(transparent)]
     Unreadable(Box<UnreadableEvent>),
+}
+
+impl From<SqliteError> for ReadError {
+    fn from(error: SqliteError) -> Self {
+        Self::Store(error.into())
+    }
 }

@@ -19,7 +19,12 @@ mod executor;
 mod executors;
 mod journal;
 mod log;
+#[cfg(feature = "cluster")]
+mod postgres;
+mod queue;
+mod row;
 mod sqlite;
+mod store;
 mod streams;
 mod tail;
 

@@ -3,11 +3,12 @@
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
+use database::Database;
 use event_schemas::{Clock, LogIdentity, Position, RecordedEvent, StreamId, Upcasters, Version};
-use sqlite_file::{SqliteError, SqliteFile};
 use tokio::sync::watch;
 
-use crate::sqlite::{self, SqliteWriter};
+use crate::row::StoredRow;
+use crate::store::Store;
 use crate::streams::Streams;
 use crate::tail::Tail;
 use crate::{Journal, LogEntry, RawEvent, ReadError};
@@ -15,12 +16,34 @@ use crate::{Journal, LogEntry, RawEvent, ReadError};
 /// How often the head is read, to see what other processes have committed.
 const POLL: Duration = Duration::from_millis(250);
 
+/// As [`POLL`], while somebody watches a log that has many processes.
+#[cfg(feature = "cluster")]
+const POLL_WATCHED: Duration = Duration::from_millis(20);
+
 /// How a log is opened.
-#[derive(Default)]
 pub struct LogOptions {
     /// Gives `recorded_at`.
     pub clock: Clock,
     pub upcasters: Upcasters,
+    /// The most that an event may have, payload and metadata together, in bytes of JSON; a larger one is refused as
+    /// [`crate::Unavailable::TooLarge`]. Every event has to fit a message of the stream, in either profile, so that a
+    /// log can move from one to the other.
+    pub max_event_bytes: usize,
+}
+
+impl LogOptions {
+    /// What leaves room for a message's own headers below Kafka's default of 1 MiB.
+    pub const MAX_EVENT_BYTES: usize = 900 << 10;
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        Self {
+            clock: Clock::default(),
+            upcasters: Upcasters::default(),
+            max_event_bytes: Self::MAX_EVENT_BYTES,
+        }
+    }
 }
 
 /// The log: every event there is, at contiguous positions from 1. Cheap to clone.
@@ -28,8 +51,7 @@ pub struct LogOptions {
 pub struct Log(Arc<Inner>);
 
 struct Inner {
-    /// One adapter so far; a second one makes this an enum.
-    file: SqliteFile,
+    store: Store,
     identity: RwLock<LogIdentity>,
     tail: Arc<Tail>,
     journal: Journal,
@@ -38,25 +60,18 @@ struct Inner {
 }
 
 impl Log {
-    /// Opens the log in `file`, creating its tables. Needs a Tokio runtime. Open it once a process: each handle has its
-    /// own memory of recent events, and hears of another's commits by polling only.
-    pub async fn open(file: &SqliteFile, options: LogOptions) -> Result<Self, ReadError> {
-        let migrating = file.clone();
-        tokio::task::spawn_blocking(move || sqlite::migrate(&migrating))
-            .await
-            .map_err(|_| SqliteError::Panicked)??;
-        let identity = file.write(sqlite::create_head).await?;
-        let head = file.read(sqlite::read_head).await?;
-        let path = file
-            .read(|conn| Ok::<_, SqliteError>(conn.path().unwrap_or_default().to_owned()))
-            .await?;
-        let tail = Arc::new(Tail::new(head));
+    /// Opens the log in `database`, creating its tables. Needs a Tokio runtime. Open it once a process: each handle has
+    /// its own writer and memory of recent events, and hears of another's commits by polling only.
+    pub async fn open(database: impl Into<Database>, options: LogOptions) -> Result<Self, ReadError> {
+        let (store, identity) = Store::open(database.into()).await?;
+        let tail = Arc::new(Tail::new(store.head().await?));
         let upcasters = Arc::new(options.upcasters);
+        let journal = Journal::open(&store, options.clock, &tail, options.max_event_bytes);
         let inner = Arc::new(Inner {
             identity: RwLock::new(identity),
-            journal: Journal::new(SqliteWriter::new(file.clone(), options.clock, Arc::clone(&tail))),
-            streams: Arc::new(Streams::sqlite(file.clone(), &path, Arc::clone(&upcasters))),
-            file: file.clone(),
+            journal,
+            streams: Arc::new(Streams::open(&store, &upcasters).await?),
+            store,
             tail,
             upcasters,
         });
@@ -71,19 +86,20 @@ impl Log {
 
     /// Starts a new epoch: for a log that was restored or imported, before anything reads it.
     pub async fn begin_epoch(&self) -> Result<LogIdentity, ReadError> {
-        let identity = self.0.file.write(sqlite::begin_epoch).await?;
+        let identity = self.0.store.begin_epoch().await?;
         *self.0.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
         Ok(identity)
     }
 
     /// The position of the last durable event, read from the store.
     pub async fn head(&self) -> Result<Position, ReadError> {
-        let head = self.0.file.read(sqlite::read_head).await?;
+        let head = self.0.store.head().await?;
         self.0.tail.saw(head);
         Ok(head)
     }
 
-    /// The head as it moves: at once for commits of this process, within a quarter of a second for those of others.
+    /// The head as it moves: at once for commits of this process; for those of others within a quarter of a second, in
+    /// the cluster within a fiftieth.
     pub fn watch(&self) -> watch::Receiver<Position> {
         self.0.tail.watch()
     }
@@ -97,12 +113,7 @@ impl Log {
         if let Some(entries) = self.0.tail.read(after, max) {
             return Ok(entries);
         }
-        let upcasters = Arc::clone(&self.0.upcasters);
-        let page = self
-            .0
-            .file
-            .read(move |conn| sqlite::read_page(conn, &upcasters, after, max))
-            .await?;
+        let page = self.0.store.page(&self.0.upcasters, after, max).await?;
         self.0.tail.saw(page.head);
         Ok(page.entries)
     }
@@ -114,20 +125,12 @@ impl Log {
         after: Version,
         up_to: Option<Version>,
     ) -> Result<Vec<Arc<RecordedEvent>>, ReadError> {
-        let (stream, upcasters) = (stream.clone(), Arc::clone(&self.0.upcasters));
-        self.0
-            .file
-            .read(move |conn| sqlite::read_stream(conn, &upcasters, &stream, after, up_to))
-            .await
+        self.0.store.stream(&self.0.upcasters, stream, after, up_to).await
     }
 
     /// As [`Log::read`], the rows as they are stored, straight from the store.
     pub async fn read_raw(&self, after: Position, max: usize) -> Result<Vec<RawEvent>, ReadError> {
-        Ok(self
-            .0
-            .file
-            .read(move |conn| sqlite::read_raw_page(conn, after, max))
-            .await?)
+        Ok(self.0.store.raw_page(after, max).await?)
     }
 
     /// One stream's rows as they are stored, after version `after`, at most `max`. `aggregate_type` may be unknown here.
@@ -138,12 +141,16 @@ impl Log {
         after: Version,
         max: usize,
     ) -> Result<Vec<RawEvent>, ReadError> {
-        let (kind, id) = (aggregate_type.to_owned(), aggregate_id.to_owned());
         Ok(self
             .0
-            .file
-            .read(move |conn| sqlite::read_raw_stream(conn, &kind, &id, after, max))
+            .store
+            .raw_stream(aggregate_type, aggregate_id, after, max)
             .await?)
+    }
+
+    /// The entry that `raw` is: for whoever brings rows of this log elsewhere and back.
+    pub fn decode(&self, raw: &RawEvent) -> LogEntry {
+        StoredRow::from(raw).entry(&self.0.upcasters)
     }
 
     /// The way to append.
@@ -156,15 +163,42 @@ impl Log {
     }
 }
 
-/// Ends with the log's last handle.
+/// Ends with the log's last handle, or with its database.
 async fn poll_head(log: Weak<Inner>) {
+    let mut failing = false;
     loop {
-        tokio::time::sleep(POLL).await;
+        let Some(tail) = log.upgrade().map(|inner| Arc::clone(&inner.tail)) else {
+            return;
+        };
+        // Without the log in hand, which may end meanwhile.
+        let wait = match log.upgrade() {
+            Some(inner) if !failing => inner.poll_after(),
+            _ => POLL,
+        };
+        let _ = tokio::time::timeout(wait, tail.first_watcher()).await;
         let Some(inner) = log.upgrade() else { return };
-        match inner.file.read(sqlite::read_head).await {
-            Ok(head) => inner.tail.saw(head),
-            Err(SqliteError::Closed) => return,
-            Err(error) => tracing::warn!(%error, "the head of the log cannot be read"),
+        match inner.store.head().await {
+            Ok(head) => {
+                tail.saw(head);
+                failing = false;
+            }
+            Err(error) if error.is_closed() => return,
+            Err(error) => {
+                if !failing {
+                    tracing::warn!(%error, "the head of the log cannot be read");
+                }
+                failing = true;
+            }
         }
+    }
+}
+
+impl Inner {
+    fn poll_after(&self) -> Duration {
+        #[cfg(feature = "cluster")]
+        if matches!(self.store.database(), Database::Postgres(_)) && self.tail.is_watched() {
+            return POLL_WATCHED;
+        }
+        POLL
     }
 }

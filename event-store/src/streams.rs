@@ -6,44 +6,97 @@ use std::time::Duration;
 
 use aggregates::Decide;
 use cqrs_es::persist::{PersistedEventRepository, PersistenceError, SerializedEvent};
+use database::{Database, DatabaseError};
 use event_schemas::{AggregateId, CommandId, Position, StreamId, Upcasters, Version, decode_value};
+#[cfg(feature = "cluster")]
+use postgres_es::PostgresEventRepository;
 use sqlite_es::SqliteEventRepository;
-use sqlite_file::{Connection, SqliteFile};
+use sqlite_file::SqliteError;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 
 use crate::entry::UnreadableEvent;
 use crate::journal::StoredReceipt;
-use crate::sqlite::{self, reason};
+use crate::row::reason;
+use crate::store::Store;
 use crate::{Unavailable, UnreadableReason};
 
 /// Streams that are read at once; more wait.
 const CONNECTIONS: u32 = 2;
 
+/// Where the repositories find streams, in either database: a view, so that they cannot write past the journal.
+const STREAM_EVENTS: &str = "stream_events";
+
 pub(crate) struct Streams {
-    /// One adapter so far; a second one makes this an enum.
-    repository: SqliteEventRepository,
-    file: SqliteFile,
+    repository: Repository,
+    store: Store,
     upcasters: Arc<Upcasters>,
 }
 
-impl Streams {
-    /// Reads the log in `file`, which lies at `path`. Connects when first used; needs a Tokio runtime.
-    pub(crate) fn sqlite(file: SqliteFile, path: &str, upcasters: Arc<Upcasters>) -> Self {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .read_only(true)
-            .busy_timeout(Duration::from_secs(5));
-        let pool = SqlitePoolOptions::new()
-            .max_connections(CONNECTIONS)
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
-        // Snapshots are not used: the second name is never asked for.
-        let repository = SqliteEventRepository::new(pool).with_tables(sqlite::STREAM_EVENTS, "snapshots");
-        Self {
-            repository,
-            file,
-            upcasters,
+/// Either database's.
+enum Repository {
+    Sqlite(SqliteEventRepository),
+    #[cfg(feature = "cluster")]
+    Postgres(PostgresEventRepository),
+}
+
+impl Repository {
+    /// Snapshots are not used: that name is never asked for.
+    const SNAPSHOTS: &str = "snapshots";
+
+    async fn events_after<A: Decide>(
+        &self,
+        id: &AggregateId,
+        version: Version,
+    ) -> Result<Vec<SerializedEvent>, PersistenceError> {
+        match self {
+            Self::Sqlite(repository) => events_after::<A>(repository, id, version).await,
+            #[cfg(feature = "cluster")]
+            Self::Postgres(repository) => events_after::<A>(repository, id, version).await,
         }
+    }
+}
+
+async fn events_after<A: Decide>(
+    repository: &impl PersistedEventRepository,
+    id: &AggregateId,
+    version: Version,
+) -> Result<Vec<SerializedEvent>, PersistenceError> {
+    match usize::try_from(version.0) {
+        Ok(0) | Err(_) => repository.get_events::<A>(id.as_str()).await,
+        Ok(last) => repository.get_last_events::<A>(id.as_str(), last).await,
+    }
+}
+
+impl Streams {
+    /// Reads the streams in `store`. SQLite connects when first used; needs a Tokio runtime.
+    pub(crate) async fn open(store: &Store, upcasters: &Arc<Upcasters>) -> Result<Self, DatabaseError> {
+        let repository = match store.database() {
+            Database::Sqlite(file) => {
+                let path = file
+                    .read(|conn| Ok::<_, SqliteError>(conn.path().unwrap_or_default().to_owned()))
+                    .await?;
+                let options = SqliteConnectOptions::new()
+                    .filename(path)
+                    .read_only(true)
+                    .busy_timeout(Duration::from_secs(5));
+                let pool = SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS)
+                    .test_before_acquire(false)
+                    .connect_lazy_with(options);
+                let repository = SqliteEventRepository::new(pool);
+                Repository::Sqlite(repository.with_tables(STREAM_EVENTS, Repository::SNAPSHOTS))
+            }
+            #[cfg(feature = "cluster")]
+            Database::Postgres(postgres) => {
+                let repository = PostgresEventRepository::new(postgres.pool().clone());
+                Repository::Postgres(repository.with_tables(STREAM_EVENTS, Repository::SNAPSHOTS))
+            }
+        };
+        Ok(Self {
+            repository,
+            store: store.clone(),
+            upcasters: Arc::clone(upcasters),
+        })
     }
 
     /// The aggregate `id`, from `base` (what an earlier load gave, if that is still true) and the events beyond it.
@@ -66,11 +119,7 @@ impl Streams {
         stream: StreamId,
         ids: Vec<CommandId>,
     ) -> Result<HashMap<CommandId, StoredReceipt>, Unavailable> {
-        if ids.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let read = move |conn: &Connection| sqlite::read_receipts(conn, &stream, &ids);
-        Ok(self.file.read(read).await?)
+        Ok(self.store.receipts(stream, ids).await?)
     }
 
     /// The events of aggregate `id` after `version`.
@@ -99,10 +148,7 @@ impl Streams {
         id: &AggregateId,
         version: Version,
     ) -> Result<Vec<SerializedEvent>, Unavailable> {
-        let events = match usize::try_from(version.0) {
-            Ok(0) | Err(_) => self.repository.get_events::<A>(id.as_str()).await,
-            Ok(last) => self.repository.get_last_events::<A>(id.as_str(), last).await,
-        };
+        let events = self.repository.events_after::<A>(id, version).await;
         events.map_err(|error| match error {
             PersistenceError::OptimisticLockError => Unavailable::Defect("a read met a lock error"),
             PersistenceError::ConnectionError(error)

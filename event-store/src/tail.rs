@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use event_schemas::{Position, RecordedEvent};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::LogEntry;
 
@@ -16,6 +16,7 @@ const MAX_BYTES: usize = 16 << 20;
 pub(crate) struct Tail {
     ring: Mutex<Ring>,
     head: watch::Sender<Position>,
+    first_watcher: Notify,
 }
 
 /// Always a contiguous run of positions.
@@ -35,6 +36,7 @@ impl Tail {
         Self {
             ring: Mutex::default(),
             head: watch::Sender::new(head),
+            first_watcher: Notify::new(),
         }
     }
 
@@ -65,7 +67,19 @@ impl Tail {
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Position> {
+        if !self.is_watched() {
+            self.first_watcher.notify_one();
+        }
         self.head.subscribe()
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.head.receiver_count() > 0
+    }
+
+    /// Resolves when somebody begins to watch and nobody did.
+    pub(crate) async fn first_watcher(&self) {
+        self.first_watcher.notified().await;
     }
 
     pub(crate) fn known_head(&self) -> Position {

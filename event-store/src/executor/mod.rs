@@ -122,6 +122,7 @@ impl<A: Decide> Executor<A> {
         request: CommandRequest<A::Command>,
     ) -> PendingReceipt<A::Error> {
         let Ok(permit) = Arc::clone(&self.0.house).try_acquire_owned() else {
+            op::count::<A>(&Err(ExecuteError::Overloaded));
             return PendingReceipt(Pending::Shed);
         };
         let (reply, answer) = oneshot::channel();

@@ -39,6 +39,31 @@ pub(super) struct Find {
     pub(super) reply: oneshot::Sender<Result<Option<Receipt>, FindReceiptError>>,
 }
 
+impl<A: Decide> Execute<A> {
+    /// Answers, and counts the command.
+    pub(super) fn answer(self, outcome: Result<Receipt, ExecuteError<A::Error>>) {
+        count::<A>(&outcome);
+        // Whoever asked may have gone.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+/// Counts a command by what became of it.
+pub(super) fn count<A: Decide>(outcome: &Result<Receipt, ExecuteError<A::Error>>) {
+    let outcome = match outcome {
+        Ok(receipt) if receipt.replayed => "replayed",
+        Ok(_) => "accepted",
+        Err(ExecuteError::Refused(_)) => "refused",
+        Err(ExecuteError::KeyReused) => "key_reused",
+        Err(ExecuteError::VersionMismatch { .. }) => "version_mismatch",
+        Err(ExecuteError::Conflict) => "conflict",
+        Err(ExecuteError::Overloaded) => "overloaded",
+        Err(ExecuteError::Unavailable(_)) => "unavailable",
+    };
+    let aggregate = A::AGGREGATE_TYPE.as_str();
+    metrics::counter!("omisys_commands_total", "aggregate" => aggregate, "outcome" => outcome).increment(1);
+}
+
 impl<A: Decide> Op<A> {
     pub(super) fn new(permit: OwnedSemaphorePermit, patient: bool, kind: Kind<A>) -> Self {
         Self {
@@ -62,9 +87,7 @@ impl<A: Decide> Op<A> {
     pub(super) fn fail(self, error: AccessError) {
         // Whoever asked may have gone.
         match self.kind {
-            Kind::Execute(execute) => {
-                let _ = execute.reply.send(Err(error.into()));
-            }
+            Kind::Execute(execute) => execute.answer(Err(error.into())),
             Kind::Read(read) => read.fail(error),
             Kind::Find(find) => {
                 let _ = find.reply.send(Err(error.into()));
@@ -77,7 +100,7 @@ impl<A: Decide> Op<A> {
         match self.kind {
             Kind::Execute(execute) => {
                 let same = execute.request.fingerprints.matches(stored.fingerprint.as_ref());
-                let _ = execute.reply.send(if same {
+                execute.answer(if same {
                     Ok(stored.replayed(stream))
                 } else {
                     Err(ExecuteError::KeyReused)

@@ -12,7 +12,7 @@ use super::ExecutorOptions;
 use super::load::{self, Load, Loaded};
 use super::op::{Kind, Op};
 use super::resident::{Phase, Resident, Slot};
-use crate::journal::{JournalEntry, Outcome, PreparedAppend, PreparedEvent, Work};
+use crate::queue::{JournalEntry, Outcome, PreparedAppend, PreparedEvent, Work, metadata_json};
 use crate::streams::Streams;
 use crate::{AccessError, Chain, CommandRequest, ExecuteError, Journal, Log, Receipt, Settle, Unavailable};
 
@@ -313,13 +313,15 @@ impl<A: Decide> Shard<A> {
             aggregate_type: A::AGGREGATE_TYPE,
             aggregate_id: id.clone(),
         };
-        let (work, command_id) = match apply(resident, stream, events, metadata, &execute.request) {
+        let max_bytes = self.journal.max_event_bytes();
+        let applied = apply(resident, stream, events, metadata, &execute.request, max_bytes);
+        let (work, command_id) = match applied {
             Ok(applied) => applied,
-            Err(defect) => {
+            Err(error) => {
                 // The state may be half changed. What is under way stays right: it was decided on what was before.
                 let waiting = std::mem::take(&mut slot.queue);
                 self.aggregates.pop(id);
-                op.fail(AccessError::Unavailable(defect));
+                op.fail(AccessError::Unavailable(error));
                 for op in waiting {
                     self.admit(id, op);
                 }
@@ -330,9 +332,7 @@ impl<A: Decide> Shard<A> {
         resident.keep_base();
         let chain = resident.chain.clone();
         self.hand_in(id, chain, work, op, |op, outcome| match (op.kind, outcome) {
-            (Kind::Execute(execute), Done::Appended(receipt)) => {
-                let _ = execute.reply.send(Ok(receipt));
-            }
+            (Kind::Execute(execute), Done::Appended(receipt)) => execute.answer(Ok(receipt)),
             (kind, _) => drop(kind),
         });
     }
@@ -344,7 +344,7 @@ impl<A: Decide> Shard<A> {
         let version = self.aggregates.peek(id).map(|slot| slot.resident.version);
         self.settle(id, chain, command_id, version, op, move |op| {
             if let Kind::Execute(execute) = op.kind {
-                let _ = execute.reply.send(Err(error));
+                execute.answer(Err(error));
             }
         });
     }
@@ -458,15 +458,15 @@ fn apply<A: Decide>(
     events: Vec<A::Event>,
     metadata: Metadata,
     request: &CommandRequest<A::Command>,
+    max_event_bytes: usize,
 ) -> Result<(Work, CommandId), Unavailable> {
-    const JSON: Unavailable = Unavailable::Defect("an event cannot be written as JSON");
     let expected = resident.version;
-    let metadata_json = serde_json::to_string(&metadata).map_err(|_| JSON)?;
+    let metadata_json = metadata_json(&metadata)?;
     let mut prepared = Vec::with_capacity(events.len());
     for event in events {
         catch_unwind(AssertUnwindSafe(|| resident.state.evolve(&event)))
             .map_err(|_| Unavailable::Defect("evolve panicked"))?;
-        prepared.push(PreparedEvent::new(event.into()).map_err(|_| JSON)?);
+        prepared.push(PreparedEvent::new(event.into(), &metadata_json, max_event_bytes)?);
     }
     resident.version = Version(expected.0 + prepared.len() as u64);
     let command_id = metadata.command_id;

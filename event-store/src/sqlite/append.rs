@@ -6,7 +6,8 @@ use sqlite_file::rusqlite::{CachedStatement, Connection, OptionalExtension as _,
 
 use crate::Unavailable;
 use crate::command::Fingerprint;
-use crate::journal::{JournalEntry, Outcome, PreparedAppend, Settle, StoredReceipt, Work};
+use crate::journal::{Settle, StoredReceipt};
+use crate::queue::{JournalEntry, Outcome, PreparedAppend, Work};
 
 const VERSION: &str = "SELECT max(sequence) FROM streams WHERE aggregate_type = ?1 AND aggregate_id = ?2";
 

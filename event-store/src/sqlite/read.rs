@@ -3,19 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use event_schemas::{
-    AggregateId, AggregateType, CommandId, DecodeError, Metadata, Position, RecordedEvent, StreamId,
-    Timestamp, Upcasters, Version, decode,
-};
+use event_schemas::{CommandId, Position, RecordedEvent, StreamId, Timestamp, Upcasters, Version};
 use sqlite_file::SqliteError;
 use sqlite_file::rusqlite::{Connection, Row, params};
 
 use super::append::{RECEIPT, find_receipt};
 use crate::journal::StoredReceipt;
-use crate::{LogEntry, RawEvent, ReadError, UnreadableEvent, UnreadableReason};
-
-/// Payload bytes after which a page ends, so that one read's memory stays bounded whatever the events' size.
-const MAX_PAGE_BYTES: usize = 8 << 20;
+use crate::row::{MAX_PAGE_BYTES, StoredRow, sql_int};
+use crate::store::Page;
+use crate::{RawEvent, ReadError};
 
 const BY_POSITION: &str =
     "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
@@ -26,12 +22,6 @@ const BY_STREAM: &str = "SELECT position, aggregate_type, aggregate_id, sequence
         payload, metadata, recorded_at
     FROM stream_events WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence > ?3 AND sequence <= ?4
     ORDER BY sequence LIMIT ?5";
-
-/// One page of the log, and the head as the same snapshot has it.
-pub(crate) struct Page {
-    pub(crate) entries: Vec<LogEntry>,
-    pub(crate) head: Position,
-}
 
 pub(crate) fn read_head(conn: &Connection) -> Result<Position, SqliteError> {
     let position = conn
@@ -53,12 +43,9 @@ pub(crate) fn read_page(
     while bytes < MAX_PAGE_BYTES
         && let Some(row) = rows.next()?
     {
-        let columns = Columns::of(row)?;
-        bytes += columns.payload.len();
-        entries.push(match columns.decode(upcasters) {
-            Ok(event) => LogEntry::Event(Arc::new(event)),
-            Err(unreadable) => LogEntry::Unreadable(Arc::new(unreadable)),
-        });
+        let row = columns(row)?;
+        bytes += row.payload.len();
+        entries.push(row.entry(upcasters));
     }
     Ok(Page {
         entries,
@@ -84,7 +71,7 @@ pub(crate) fn read_stream(
     let mut rows = statement.query(key).map_err(SqliteError::from)?;
     let mut events = Vec::new();
     while let Some(row) = rows.next().map_err(SqliteError::from)? {
-        let event = Columns::of(row)?
+        let event = columns(row)?
             .decode(upcasters)
             .map_err(|unreadable| ReadError::Unreadable(Box::new(unreadable)))?;
         events.push(Arc::new(event));
@@ -101,7 +88,7 @@ pub(crate) fn read_raw_page(
     let mut rows = statement.query((sql_int(after.0), sql_int(max as u64)))?;
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
-        events.push(Columns::of(row)?.to_raw());
+        events.push(columns(row)?.to_raw());
     }
     Ok(events)
 }
@@ -124,7 +111,7 @@ pub(crate) fn read_raw_stream(
     let mut rows = statement.query(key)?;
     let mut events = Vec::new();
     while let Some(row) = rows.next()? {
-        events.push(Columns::of(row)?.to_raw());
+        events.push(columns(row)?.to_raw());
     }
     Ok(events)
 }
@@ -145,109 +132,28 @@ pub(crate) fn read_receipts(
     Ok(receipts)
 }
 
-/// SQLite's integers are signed; nothing is stored beyond their range.
-fn sql_int(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// A row, not copied yet.
-struct Columns<'row> {
-    position: Position,
-    aggregate_type: &'row str,
-    aggregate_id: &'row str,
-    version: Version,
-    event_type: &'row str,
-    event_version: &'row str,
-    payload: &'row str,
-    metadata: &'row str,
-    recorded_at: Timestamp,
-}
-
-impl<'row> Columns<'row> {
-    fn of(row: &'row Row<'_>) -> Result<Self, SqliteError> {
-        let text = |column: usize| -> Result<&'row str, SqliteError> {
-            let value = row.get_ref(column)?;
-            value.as_str().map_err(|error| SqliteError::Sql {
-                code: 0,
-                message: error.to_string(),
-            })
-        };
-        let micros = row.get(8)?;
-        Ok(Self {
-            position: Position(row.get(0)?),
-            aggregate_type: text(1)?,
-            aggregate_id: text(2)?,
-            version: Version(row.get(3)?),
-            event_type: text(4)?,
-            event_version: text(5)?,
-            payload: text(6)?,
-            metadata: text(7)?,
-            recorded_at: Timestamp::from_microsecond(micros).map_err(|error| SqliteError::Sql {
-                code: 0,
-                message: error.to_string(),
-            })?,
+/// A row's columns, where SQLite has them.
+fn columns<'row>(row: &'row Row<'_>) -> Result<StoredRow<'row>, SqliteError> {
+    let text = |column: usize| -> Result<&'row str, SqliteError> {
+        let value = row.get_ref(column)?;
+        value.as_str().map_err(|error| SqliteError::Sql {
+            code: 0,
+            message: error.to_string(),
         })
-    }
-
-    fn decode(&self, upcasters: &Upcasters) -> Result<RecordedEvent, UnreadableEvent> {
-        let aggregate_type: AggregateType = self
-            .aggregate_type
-            .parse()
-            .map_err(|_| self.unreadable(UnreadableReason::Newer))?;
-        let event = decode(
-            aggregate_type,
-            self.event_type,
-            self.event_version,
-            self.payload,
-            upcasters,
-        )
-        .map_err(|error| self.unreadable(reason(&error)))?;
-        let metadata: Metadata = serde_json::from_str(self.metadata)
-            .map_err(|error| self.unreadable(UnreadableReason::Poison(format!("metadata: {error}"))))?;
-        Ok(RecordedEvent {
-            position: self.position,
-            stream: StreamId {
-                aggregate_type,
-                aggregate_id: AggregateId::from(self.aggregate_id),
-            },
-            version: self.version,
-            event,
-            metadata,
-            recorded_at: self.recorded_at,
-        })
-    }
-
-    fn unreadable(&self, reason: UnreadableReason) -> UnreadableEvent {
-        UnreadableEvent {
-            position: self.position,
-            aggregate_type: self.aggregate_type.to_owned(),
-            aggregate_id: AggregateId::from(self.aggregate_id),
-            version: self.version,
-            event_type: self.event_type.to_owned(),
-            event_version: self.event_version.to_owned(),
-            reason,
-        }
-    }
-
-    fn to_raw(&self) -> RawEvent {
-        RawEvent {
-            position: self.position,
-            aggregate_type: self.aggregate_type.to_owned(),
-            aggregate_id: AggregateId::from(self.aggregate_id),
-            version: self.version,
-            event_type: self.event_type.to_owned(),
-            event_version: self.event_version.to_owned(),
-            payload: self.payload.to_owned(),
-            metadata: self.metadata.to_owned(),
-            recorded_at: self.recorded_at,
-        }
-    }
-}
-
-/// What a failed decode says about the event.
-pub(crate) fn reason(error: &DecodeError) -> UnreadableReason {
-    match error {
-        DecodeError::Newer { .. } => UnreadableReason::Newer,
-        DecodeError::Malformed { source, .. } => UnreadableReason::Poison(source.to_string()),
-    }
+    };
+    let micros = row.get(8)?;
+    Ok(StoredRow {
+        position: Position(row.get(0)?),
+        aggregate_type: text(1)?,
+        aggregate_id: text(2)?,
+        version: Version(row.get(3)?),
+        event_type: text(4)?,
+        event_version: text(5)?,
+        payload: text(6)?,
+        metadata: text(7)?,
+        recorded_at: Timestamp::from_microsecond(micros).map_err(|error| SqliteError::Sql {
+            code: 0,
+            message: error.to_string(),
+        })?,
+    })
 }

@@ -1,12 +1,9 @@
 //! Tables of the log. What `sqlite-es` reads is among them, so its repository can read streams here.
 
 use event_schemas::LogIdentity;
+use sqlite_file::SqliteError;
 use sqlite_file::rusqlite::{Connection, OptionalExtension as _};
-use sqlite_file::{SqliteError, SqliteFile};
 use uuid::Uuid;
-
-/// Where `sqlite-es` finds streams.
-pub(crate) const STREAM_EVENTS: &str = "stream_events";
 
 /// `events` is the log in the order in which it is written and read: `position` is the table's own key.
 ///
@@ -16,7 +13,7 @@ pub(crate) const STREAM_EVENTS: &str = "stream_events";
 /// It comes with the aggregate first for the same reason: random command ids alone would touch pages all over.
 ///
 /// `sqlite-es` reads `stream_events`, and cannot write to a view: the journal is the only writer.
-const STEPS: &[&str] = &["
+pub(crate) const STEPS: &[&str] = &["
     CREATE TABLE events (
         position INTEGER PRIMARY KEY CHECK (position > 0),
         aggregate_type TEXT NOT NULL,
@@ -58,10 +55,6 @@ const STEPS: &[&str] = &["
         position INTEGER NOT NULL
     ) STRICT;
 "];
-
-pub(crate) fn migrate(file: &SqliteFile) -> Result<(), SqliteError> {
-    file.migrate("event-store", STEPS)
-}
 
 /// Reads which log this is; a new one is named by SQLite's own randomness.
 pub(crate) fn create_head(conn: &Connection) -> Result<LogIdentity, SqliteError> {

@@ -2,16 +2,16 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use event_schemas::{Clock, Position, RecordedEvent, Timestamp, Version};
+use event_schemas::Clock;
 use sqlite_file::rusqlite::Connection;
 use sqlite_file::{Slot, SqliteError, SqliteFile};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 
 use super::append;
-use crate::journal::{JournalEntry, MAX_ENTRIES_PER_COMMIT, Outcome, Queue, Work};
-use crate::tail::{Held, Tail};
+use crate::queue::{Answers, Batch, JournalEntry, MAX_ENTRIES_PER_COMMIT, Queue};
+use crate::tail::Tail;
 
 /// Appends to a SQLite log. Cheap to clone.
 #[derive(Clone)]
@@ -25,27 +25,17 @@ struct Inner {
     runtime: Handle,
     /// Entries taken by the transaction that is open now.
     in_transaction: AtomicUsize,
-    /// To the task that answers, so that a commit wakes one task and not each of its callers from outside the runtime.
-    answers: mpsc::UnboundedSender<Batch>,
-}
-
-/// What one job took, shared with its completion: the entries must be answered also when the commit fails.
-#[derive(Default)]
-struct Batch {
-    recorded_at: Timestamp,
-    entries: Vec<JournalEntry>,
-    outcomes: Vec<Outcome>,
+    answers: Answers,
 }
 
 impl SqliteWriter {
     /// Needs a Tokio runtime.
     pub(crate) fn new(file: SqliteFile, clock: Clock, tail: Arc<Tail>) -> Self {
-        let (answers, answered) = mpsc::unbounded_channel();
-        tokio::spawn(answer_all(answered));
+        let queue = Queue::default();
         Self(Arc::new(Inner {
-            answers,
+            answers: Answers::start(&queue),
             file,
-            queue: Queue::default(),
+            queue,
             clock,
             tail,
             runtime: Handle::current(),
@@ -77,6 +67,7 @@ impl SqliteWriter {
     }
 
     fn submit_job(&self, slot: Slot<'_>) {
+        // Shared with its completion: the entries must be answered also when the commit fails.
         let batch = Arc::new(Mutex::new(Batch::default()));
         let (job, job_batch) = (self.clone(), Arc::clone(&batch));
         let done = self.clone();
@@ -96,6 +87,7 @@ impl SqliteWriter {
         self.0
             .in_transaction
             .fetch_add(batch.entries.len(), Ordering::Relaxed);
+        batch.begun = Some(Instant::now());
         batch.recorded_at = self.0.clock.now();
         batch.outcomes.reserve(batch.entries.len());
         append::run(conn, &batch.entries, batch.recorded_at, &mut batch.outcomes)
@@ -105,101 +97,30 @@ impl SqliteWriter {
     fn finish(&self, mut batch: Batch, result: Result<(), SqliteError>) {
         self.0.in_transaction.store(0, Ordering::Relaxed);
         match result {
-            Ok(()) => self.publish(&mut batch),
+            Ok(()) => batch.committed(&self.0.tail),
             Err(error) => {
                 if batch.entries.is_empty() {
                     // The transaction could not even begin, so the job never ran. Left where they are, the entries
                     // would wait for a job that nobody schedules any more.
                     self.0.queue.take(usize::MAX, &mut batch.entries);
                 }
-                // At once: the next transaction must not take anything that was decided on this one.
-                for entry in &batch.entries {
-                    entry.chain.break_off();
-                }
-                batch.outcomes.clear();
-                batch.outcomes.resize(batch.entries.len(), append::failed(&error));
+                batch.fail(&append::failed(&error));
+                batch.break_chains();
             }
         }
-        // In order, so that the last to hear of a broken chain finds nothing of it under way.
-        if let Err(mpsc::error::SendError(batch)) = self.0.answers.send(batch) {
-            batch.answer();
-        }
+        self.0.answers.send(batch);
         if self.0.queue.left_over() {
             self.schedule();
         }
     }
 
-    /// Shows the events to this process's readers, before anyone is told that they are there.
-    fn publish(&self, batch: &mut Batch) {
-        let recorded_at = batch.recorded_at;
-        let appended = batch.entries.iter_mut().zip(&batch.outcomes);
-        self.0
-            .tail
-            .publish(appended.flat_map(|(entry, outcome)| recorded(entry, outcome, recorded_at)));
-    }
-
     fn fail_waiting(&self, error: &SqliteError) {
-        let mut entries = Vec::new();
-        self.0.queue.take(usize::MAX, &mut entries);
-        for entry in entries {
-            entry.finish(append::failed(error));
-        }
+        let mut batch = Batch::default();
+        self.0.queue.take(usize::MAX, &mut batch.entries);
+        batch.fail(&append::failed(error));
+        batch.break_chains();
+        self.0.answers.send(batch);
     }
-}
-
-impl Batch {
-    fn answer(self) {
-        for (entry, outcome) in self.entries.into_iter().zip(self.outcomes) {
-            entry.finish(outcome);
-        }
-    }
-}
-
-/// Ends with the writer.
-async fn answer_all(mut batches: mpsc::UnboundedReceiver<Batch>) {
-    while let Some(batch) = batches.recv().await {
-        batch.answer();
-    }
-}
-
-/// The events of a stored append, as a read would give them.
-fn recorded(
-    entry: &mut JournalEntry,
-    outcome: &Outcome,
-    recorded_at: Timestamp,
-) -> impl Iterator<Item = Held> + use<> {
-    let stored = match (&mut entry.work, outcome) {
-        (Work::Append(append), Outcome::Appended { position, .. }) => {
-            let events = std::mem::take(&mut append.events);
-            let first = position.0 - events.len() as u64;
-            Some((
-                append.stream.clone(),
-                append.expected,
-                append.metadata.clone(),
-                events,
-                first,
-            ))
-        }
-        _ => None,
-    };
-    stored
-        .into_iter()
-        .flat_map(move |(stream, expected, metadata, events, first)| {
-            events
-                .into_iter()
-                .zip(1_u64..)
-                .map(move |(prepared, ordinal)| Held {
-                    bytes: prepared.payload.len(),
-                    event: Arc::new(RecordedEvent {
-                        position: Position(first + ordinal),
-                        stream: stream.clone(),
-                        version: Version(expected.0 + ordinal),
-                        event: prepared.event,
-                        metadata: metadata.clone(),
-                        recorded_at,
-                    }),
-                })
-        })
 }
 
 fn lock(batch: &Mutex<Batch>) -> std::sync::MutexGuard<'_, Batch> {
