@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::{LogIdentity, Position, RecordedEvent};
-use event_store::{Log, LogEntry, UnreadableReason};
-use tokio::sync::watch;
+use event_schemas::{LogIdentity, RecordedEvent};
+use event_store::{Log, LogEntry};
 
-use crate::{BusError, Checkpoint, Checkpoints};
+#[cfg(feature = "cluster")]
+use crate::kafka::{Group, Positions, StreamSource};
+use crate::log_tail::LogTail;
+use crate::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning};
 
 /// One subscriber's place in the stream.
 ///
@@ -15,27 +17,43 @@ use crate::{BusError, Checkpoint, Checkpoints};
 /// it was acknowledged, so handlers must take repeats.
 pub struct Subscription {
     subscriber: Arc<str>,
-    log: Log,
-    head: watch::Receiver<Position>,
-    /// Where acknowledgements are kept; none if the caller keeps them itself.
-    checkpoints: Option<Checkpoints>,
-    delivered: Position,
-    acknowledged: Position,
+    source: Source,
 }
 
-/// What came next, in order; empty if nothing came in time.
+enum Source {
+    Log(LogTail),
+    #[cfg(feature = "cluster")]
+    Kafka(Box<Group>),
+}
+
+/// Where a consumer group reads on in each partition.
+pub(crate) type Offsets = Vec<(PartitionKey, i64)>;
+
+/// What came next, in order per aggregate; empty if nothing came in time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     /// Events, and entries that this binary cannot read because they fit no schema: those are for the dead letters.
     pub entries: Vec<LogEntry>,
     /// What acknowledging this batch says.
     checkpoint: Checkpoint,
+    offsets: Offsets,
+    pub(crate) reassigned: bool,
 }
 
 impl Batch {
-    /// Whether nothing came.
+    pub(crate) fn of(entries: Vec<LogEntry>, checkpoint: Checkpoint, offsets: Offsets) -> Self {
+        Self {
+            entries,
+            checkpoint,
+            offsets,
+            reassigned: false,
+        }
+    }
+
+    /// Whether nothing came. A batch without events may still say how far partitions have come: it is to be stored and
+    /// acknowledged as any other, so that a part of the log that holds nothing for them is not read again.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.entries.is_empty() && self.checkpoint.positions().is_empty()
     }
 
     /// The readable events.
@@ -43,22 +61,33 @@ impl Batch {
         self.entries.iter().filter_map(LogEntry::event)
     }
 
-    /// For callers that store their checkpoint together with what they made of the batch.
+    /// How far the batch goes, in the partitions that it is of: for callers that store it together with what they made
+    /// of the batch.
     pub fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
+    }
+
+    /// Whether partitions were given to this subscriber since the batch before: another process may have handled them
+    /// until then, so what is known of them (such as parked scopes) has to be read again before this batch is handled.
+    pub fn reassigned(&self) -> bool {
+        self.reassigned
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn offsets(&self) -> &Offsets {
+        &self.offsets
     }
 }
 
 impl Subscription {
     /// Goes on from the durable checkpoint of `subscriber`, or from the beginning of the log if it has none.
     pub async fn open(log: &Log, checkpoints: &Checkpoints, subscriber: &str) -> Result<Self, BusError> {
-        let mut subscription = Self::resume_at(log, subscriber, None).await?;
-        let checkpoint = checkpoints.load(&subscription.subscriber).await?;
-        if let Some(checkpoint) = checkpoint {
-            subscription = Self::resume_at(log, subscriber, Some(checkpoint)).await?;
-        }
-        subscription.checkpoints = Some(checkpoints.clone());
-        Ok(subscription)
+        let subscriber: Arc<str> = subscriber.into();
+        let checkpoint = checkpoints.load(&subscriber).await?;
+        let mut tail = LogTail::resume_at(log, Arc::clone(&subscriber), checkpoint).await?;
+        tail.checkpoints = Some(checkpoints.clone());
+        let source = Source::Log(tail);
+        Ok(Self { subscriber, source })
     }
 
     /// Goes on from a checkpoint that the caller keeps (none: from the beginning), such as beside the documents of a
@@ -69,36 +98,24 @@ impl Subscription {
         checkpoint: Option<Checkpoint>,
     ) -> Result<Self, BusError> {
         let subscriber: Arc<str> = subscriber.into();
-        let position = match checkpoint {
-            None => Position(0),
-            Some(checkpoint) if checkpoint.log != log.identity() => {
-                let (found, log) = (checkpoint.log, log.identity());
-                return Err(BusError::ForeignCheckpoint {
-                    subscriber,
-                    found,
-                    log,
-                });
-            }
-            Some(checkpoint) => {
-                let (position, head) = (checkpoint.position(), log.head().await?);
-                if position > head {
-                    return Err(BusError::BeyondHead {
-                        subscriber,
-                        position,
-                        head,
-                    });
-                }
-                position
-            }
-        };
-        Ok(Self {
-            subscriber,
-            log: log.clone(),
-            head: log.watch(),
-            checkpoints: None,
-            delivered: position,
-            acknowledged: position,
-        })
+        let source = Source::Log(LogTail::resume_at(log, Arc::clone(&subscriber), checkpoint).await?);
+        Ok(Self { subscriber, source })
+    }
+
+    /// As a member of the consumer group of `subscriber`: the members share the partitions. Each goes on from the
+    /// positions that are stored of those it is given; without one, from the beginning.
+    ///
+    /// Kafka may be away: it is waited for, and [`Subscription::next_batch`] says so.
+    #[cfg(feature = "cluster")]
+    pub async fn kafka(
+        source: &StreamSource,
+        subscriber: &str,
+        positions: Positions,
+    ) -> Result<Self, BusError> {
+        let subscriber: Arc<str> = subscriber.into();
+        let group = Group::open(source, Arc::clone(&subscriber), positions).await?;
+        let source = Source::Kafka(Box::new(group));
+        Ok(Self { subscriber, source })
     }
 
     /// The subscriber's name.
@@ -108,12 +125,30 @@ impl Subscription {
 
     /// Which log this reads.
     pub fn log(&self) -> LogIdentity {
-        self.log.identity()
+        match &self.source {
+            Source::Log(tail) => tail.log.identity(),
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.log(),
+        }
     }
 
-    /// Everything up to here has been acknowledged.
-    pub fn acknowledged(&self) -> Position {
-        self.acknowledged
+    /// How the stream that this reads is split.
+    pub fn partitioning(&self) -> Partitioning {
+        match &self.source {
+            Source::Log(_) => Partitioning::Log,
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.partitioning(),
+        }
+    }
+
+    /// Everything up to here has been acknowledged, or was stored when the partition was given. In a consumer group: of
+    /// the partitions that this member has.
+    pub fn acknowledged(&self) -> Checkpoint {
+        match &self.source {
+            Source::Log(tail) => tail.acknowledged(),
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.acknowledged(),
+        }
     }
 
     /// The next entries, at most `max` (at least 1). Returns at once if there are any, as soon as some are committed
@@ -121,74 +156,30 @@ impl Subscription {
     ///
     /// An entry newer than this binary ends the batch before it; once it is the next one, [`BusError::Upgrade`].
     pub async fn next_batch(&mut self, max: usize, wait: Duration) -> Result<Batch, BusError> {
-        let deadline = tokio::time::Instant::now() + wait;
-        loop {
-            // Taken note of before reading, so that a commit in between wakes us.
-            let head = *self.head.borrow_and_update();
-            let mut entries = Vec::new();
-            if head > self.delivered {
-                entries = self.log.read(self.delivered, max.max(1)).await?;
-            }
-            if !entries.is_empty() {
-                return self.deliver(entries);
-            }
-            match tokio::time::timeout_at(deadline, self.head.changed()).await {
-                Ok(Ok(())) => {}
-                // The log has been closed: nothing will come any more. The next read says so.
-                Ok(Err(_)) => {
-                    tokio::time::sleep_until(deadline).await;
-                    return self.deliver(entries);
-                }
-                Err(_elapsed) => return self.deliver(entries),
-            }
+        match &mut self.source {
+            Source::Log(tail) => tail.next_batch(max, wait).await,
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.next_batch(max, wait).await,
         }
     }
 
-    fn deliver(&mut self, mut entries: Vec<LogEntry>) -> Result<Batch, BusError> {
-        let newer = entries.iter().position(|entry| match entry {
-            LogEntry::Event(_) => false,
-            LogEntry::Unreadable(event) => event.reason == UnreadableReason::Newer,
-        });
-        if let Some(LogEntry::Unreadable(event)) = newer
-            .and_then(|index| entries.get(index))
-            .filter(|_| newer == Some(0))
-        {
-            return Err(BusError::Upgrade {
-                subscriber: Arc::clone(&self.subscriber),
-                position: event.position,
-                event_type: event.event_type.clone(),
-                event_version: event.event_version.clone(),
-            });
-        }
-        entries.truncate(newer.unwrap_or(entries.len()));
-        if let Some(last) = entries.last() {
-            self.delivered = last.position();
-        }
-        Ok(Batch {
-            entries,
-            checkpoint: Checkpoint::at(self.log.identity(), self.delivered),
-        })
-    }
-
-    /// Everything up to and with `batch` has been handled: durable once it resolves, if this subscription keeps its own
-    /// checkpoint. Acknowledging an older batch again changes nothing.
+    /// Everything up to and with `batch` has been handled and, if the caller keeps its checkpoint, stored. Durable once
+    /// it resolves, if this subscription keeps it. Acknowledging an older batch again changes nothing.
     pub async fn ack(&mut self, batch: &Batch) -> Result<(), BusError> {
-        let position = batch.checkpoint.position();
-        if position <= self.acknowledged {
-            return Ok(());
+        match &mut self.source {
+            Source::Log(tail) => tail.ack(batch).await,
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.ack(batch).await,
         }
-        if let Some(checkpoints) = &self.checkpoints {
-            checkpoints
-                .save(&self.subscriber, batch.checkpoint.clone())
-                .await?;
-        }
-        self.acknowledged = position;
-        Ok(())
     }
 
     /// Delivers again what has not been acknowledged, as a restart would.
     pub fn rewind(&mut self) {
-        self.delivered = self.acknowledged;
+        match &mut self.source {
+            Source::Log(tail) => tail.rewind(),
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.rewind(),
+        }
     }
 }
 
@@ -196,8 +187,7 @@ impl std::fmt::Debug for Subscription {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Subscription")
             .field("subscriber", &self.subscriber)
-            .field("delivered", &self.delivered)
-            .field("acknowledged", &self.acknowledged)
+            .field("acknowledged", &self.acknowledged())
             .finish_non_exhaustive()
     }
 }

@@ -12,16 +12,7 @@ use event_schemas::{LogIdentity, Position};
 use sqlite_file::{Options, SqliteFile};
 use support::Embedded;
 
-stream_conformance!(Embedded;
-    every_event_comes_in_order_per_aggregate,
-    what_was_acknowledged_does_not_come_again_and_the_rest_does,
-    a_subscriber_may_go_back_to_what_it_has_not_acknowledged,
-    a_waiting_subscriber_is_woken_by_a_commit,
-    waiting_can_be_given_up_without_losing_anything,
-    the_checkpoint_of_another_epoch_is_refused,
-    poison_is_delivered_in_its_place,
-    what_is_newer_than_the_binary_stops_the_subscriber,
-);
+stream_conformance!(Embedded, true);
 
 #[tokio::test]
 async fn a_caller_may_keep_its_own_checkpoint() {

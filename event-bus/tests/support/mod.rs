@@ -9,6 +9,9 @@ use event_store::{Append, AppendOutcome, Chain, Log, LogOptions};
 use sqlite_file::{Options, SqliteError, SqliteFile};
 use tempfile::TempDir;
 
+#[cfg(feature = "cluster")]
+pub mod kafka;
+
 use super::conformance::Stream;
 
 pub struct Embedded {

@@ -1,0 +1,795 @@
+//! The stream as a member of a consumer group.
+//!
+//! Offsets only say where to read on; what has been handled is said by positions, which the subscriber stores with what
+//! it made of the events. So offsets may be lost, topics cut, deleted or made again, and partitions may move between
+//! members at any moment: a member loads the positions of what it is given, drops what is at or below them, and reads
+//! from the log what the topic lacks. See [`super::gap`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use event_schemas::{LogIdentity, Position};
+use event_store::{Log, LogEntry, UnreadableReason};
+use futures_util::FutureExt as _;
+use rdkafka::TopicPartitionList;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{
+    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer,
+};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::types::RDKafkaErrorCode;
+use tokio::time::Instant;
+
+use super::gap::{self, Fill, Owned};
+use super::record::{self, Record};
+use super::{Kafka, relay};
+use crate::subscription::{Batch, Offsets};
+use crate::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning};
+
+/// Payload bytes after which a batch ends.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// How often a member is seen alive while it reads the log.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
+
+/// Records that may wait while the log is read; one comes in with each sign of life.
+const MAX_HELD: usize = 1_000;
+
+/// How long a seek may take.
+const SEEK: Duration = Duration::from_secs(10);
+
+type Loading = Pin<Box<dyn Future<Output = Result<Option<Checkpoint>, String>> + Send>>;
+
+/// Where a subscriber's positions are kept. They are asked for whenever the group gives it partitions.
+#[derive(Clone)]
+pub enum Positions {
+    /// By this subscription: [`crate::Subscription::ack`] saves them.
+    Kept(Checkpoints),
+    /// By the caller, together with what it made of a batch. See [`Positions::callers`].
+    Callers(Arc<dyn Fn() -> Loading + Send + Sync>),
+}
+
+impl Positions {
+    /// `load` reads how far the caller has come in all partitions: its last stored checkpoints, merged.
+    pub fn callers<F, L, E>(load: F) -> Self
+    where
+        F: Fn() -> L + Send + Sync + 'static,
+        L: Future<Output = Result<Option<Checkpoint>, E>> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        Self::Callers(Arc::new(move || {
+            let loading = load();
+            Box::pin(async move { loading.await.map_err(|error| error.to_string()) })
+        }))
+    }
+
+    async fn load(&self, subscriber: &Arc<str>) -> Result<Option<Checkpoint>, BusError> {
+        match self {
+            Self::Kept(checkpoints) => Ok(checkpoints.load(subscriber).await?),
+            Self::Callers(load) => load().await.map_err(BusError::Positions),
+        }
+    }
+}
+
+/// What a subscription in a consumer group reads from.
+#[derive(Clone)]
+pub struct StreamSource {
+    pub kafka: Kafka,
+    /// For what the topics lack.
+    pub log: Log,
+    /// Those of the log's database: the relay's is among them.
+    pub checkpoints: Checkpoints,
+}
+
+pub(crate) struct Group {
+    subscriber: Arc<str>,
+    source: StreamSource,
+    positions: Positions,
+    consumer: Member,
+    topics_checked: bool,
+    owned: BTreeMap<PartitionKey, Owned>,
+    /// Given, but their positions have not been loaded.
+    fresh: BTreeSet<PartitionKey>,
+    /// Received and not delivered.
+    held: VecDeque<Record>,
+    /// A record was preceded by another one, which has not been seen.
+    gap: Option<(PartitionKey, Position)>,
+    fill: Option<Fill>,
+    rewinding: bool,
+    /// The next batch is the first since partitions were given.
+    reassigned: bool,
+    /// Of a record that must not be read; the member stops.
+    foreign: Option<LogIdentity>,
+    look_at: Instant,
+    alive_at: Instant,
+}
+
+/// What the group did, as it is told while polling.
+enum Change {
+    Assigned(Vec<PartitionKey>),
+    Revoked(Vec<PartitionKey>),
+    RevokedAll,
+}
+
+struct Context {
+    kafka: Kafka,
+    changes: Mutex<Vec<Change>>,
+}
+
+impl Context {
+    fn push(&self, change: Change) {
+        self.changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(change);
+    }
+
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn changed(&self) -> bool {
+        !self
+            .changes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
+    fn keys(&self, list: &TopicPartitionList) -> Vec<PartitionKey> {
+        let elements = list.elements();
+        let keys = elements
+            .iter()
+            .filter_map(|element| self.kafka.key(element.topic(), element.partition()));
+        keys.collect()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        super::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(%error, reason, "kafka client");
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.push(match rebalance {
+            Rebalance::Assign(list) => Change::Assigned(self.keys(list)),
+            Rebalance::Revoke(list) => Change::Revoked(self.keys(list)),
+            Rebalance::Error(_) => Change::RevokedAll,
+        });
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            // Positions say what was handled: what is read again is dropped again.
+            tracing::debug!(%error, "offsets were not committed");
+        }
+    }
+}
+
+/// The consumer; leaving the group waits for the brokers, which must not hold up the runtime.
+struct Member(Option<Arc<StreamConsumer<Context>>>);
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let consumer = self.0.take();
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(consumer))),
+            Err(_) => drop(consumer),
+        }
+    }
+}
+
+impl Group {
+    pub(crate) async fn open(
+        source: &StreamSource,
+        subscriber: Arc<str>,
+        positions: Positions,
+    ) -> Result<Self, BusError> {
+        let consumer = Member(Some(Arc::new(join(&source.kafka, &subscriber)?)));
+        let now = Instant::now();
+        let group = Self {
+            subscriber,
+            source: source.clone(),
+            positions,
+            consumer,
+            topics_checked: false,
+            owned: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            held: VecDeque::new(),
+            gap: None,
+            fill: None,
+            rewinding: false,
+            reassigned: false,
+            foreign: None,
+            look_at: now,
+            alive_at: now,
+        };
+        // A checkpoint that must not be used is heard of now.
+        group.load().await?;
+        Ok(group)
+    }
+
+    pub(crate) fn log(&self) -> LogIdentity {
+        self.source.log.identity()
+    }
+
+    pub(crate) fn partitioning(&self) -> Partitioning {
+        self.source.kafka.partitioning()
+    }
+
+    pub(crate) async fn next_batch(&mut self, max: usize, wait: Duration) -> Result<Batch, BusError> {
+        let (max, deadline) = (max.max(1), Instant::now() + wait);
+        loop {
+            self.settle().await?;
+            if let Some((key, after)) = self.gap {
+                let relay = self.relay().await?;
+                self.fill = gap::fill_gap(&self.owned, relay.as_ref(), key, after);
+                self.gap = None;
+                if self.fill.is_none() {
+                    // The relay vouches for it.
+                    self.complete(&[key], after);
+                }
+            }
+            if self.fill.is_some() {
+                let batch = self.read_log(max).await?;
+                self.stay_alive();
+                if !batch.is_empty() {
+                    return Ok(batch);
+                }
+                continue;
+            }
+            let batch = self.drain(max)?;
+            if !batch.is_empty() {
+                return Ok(batch);
+            }
+            if self.gap.is_some() || self.context().changed() {
+                continue;
+            }
+            let consumer = self.consumer()?;
+            tokio::select! {
+                received = consumer.recv() => self.receive(received)?,
+                () = tokio::time::sleep_until(deadline.min(self.look_at)) => {
+                    if Instant::now() >= self.look_at {
+                        self.look().await?;
+                    } else {
+                        return Ok(self.empty());
+                    }
+                }
+            }
+        }
+    }
+
+    fn consumer(&self) -> Result<Arc<StreamConsumer<Context>>, BusError> {
+        let gone = || BusError::Kafka("the consumer has gone".to_owned());
+        self.consumer.0.clone().ok_or_else(gone)
+    }
+
+    fn context(&self) -> Arc<Context> {
+        match &self.consumer.0 {
+            Some(consumer) => Arc::clone(consumer.context()),
+            None => Arc::new(Context {
+                kafka: self.source.kafka.clone(),
+                changes: Mutex::default(),
+            }),
+        }
+    }
+
+    fn empty(&self) -> Batch {
+        Batch::of(Vec::new(), Checkpoint::start(self.log()), Offsets::new())
+    }
+
+    /// Takes over what the group has decided, and goes back if that was asked for.
+    async fn settle(&mut self) -> Result<(), BusError> {
+        if let Some(found) = self.foreign {
+            return Err(self.foreign_record(found));
+        }
+        if !self.topics_checked {
+            self.source.kafka.ensure_topics().await?;
+            self.topics_checked = true;
+        }
+        loop {
+            self.apply_changes();
+            if self.fresh.is_empty() {
+                break;
+            }
+            let stored = self.load().await?;
+            if self.context().changed() {
+                continue;
+            }
+            for key in std::mem::take(&mut self.fresh) {
+                let position = stored
+                    .as_ref()
+                    .map_or(Position(0), |stored| stored.position_of(key));
+                self.owned.insert(key, Owned::at(position));
+            }
+            self.reassigned = true;
+            self.look_at = Instant::now() + self.source.kafka.options().idle_check;
+        }
+        if self.rewinding {
+            self.seek_back().await?;
+        }
+        Ok(())
+    }
+
+    fn apply_changes(&mut self) {
+        for change in self.context().take() {
+            match change {
+                Change::Assigned(keys) => {
+                    tracing::info!(subscriber = %self.subscriber, partitions = keys.len(), "partitions given");
+                    for key in keys {
+                        // Held already: what came with the news.
+                        self.owned.remove(&key);
+                        self.fresh.insert(key);
+                    }
+                }
+                Change::Revoked(keys) => {
+                    tracing::info!(subscriber = %self.subscriber, partitions = keys.len(), "partitions taken away");
+                    self.give_up(&keys);
+                }
+                Change::RevokedAll => {
+                    let keys: Vec<PartitionKey> = self.owned.keys().chain(&self.fresh).copied().collect();
+                    self.give_up(&keys);
+                }
+            }
+        }
+    }
+
+    /// What is known of `keys` is another's from now on, and so is what of them was not delivered.
+    fn give_up(&mut self, keys: &[PartitionKey]) {
+        for key in keys {
+            self.owned.remove(key);
+            self.fresh.remove(key);
+        }
+        self.held.retain(|record| !keys.contains(&record.partition));
+        self.gap = self.gap.filter(|(key, _)| !keys.contains(key));
+        if let Some(fill) = &mut self.fill {
+            fill.keys.retain(|key| !keys.contains(key));
+        }
+        self.fill = self.fill.take().filter(|fill| !fill.keys.is_empty());
+    }
+
+    async fn load(&self) -> Result<Option<Checkpoint>, BusError> {
+        let stored = self.positions.load(&self.subscriber).await?;
+        let Some(stored) = stored else {
+            return Ok(None);
+        };
+        let (log, subscriber) = (self.log(), Arc::clone(&self.subscriber));
+        if stored.log != log {
+            let found = stored.log;
+            return Err(BusError::ForeignCheckpoint {
+                subscriber,
+                found,
+                log,
+            });
+        }
+        let furthest = stored.positions().iter().map(|(_, position)| *position).max();
+        if let Some(position) = furthest {
+            let head = self.source.log.head().await?;
+            if position > head {
+                return Err(BusError::BeyondHead {
+                    subscriber,
+                    position,
+                    head,
+                });
+            }
+        }
+        Ok(Some(stored))
+    }
+
+    /// How far the relay says it is.
+    async fn relay(&self) -> Result<Option<Checkpoint>, BusError> {
+        let relay = self.source.checkpoints.load(&relay::SUBSCRIBER.into()).await?;
+        Ok(relay.filter(|relay| relay.log == self.log()))
+    }
+
+    /// Compares with the relay: what stays behind it while nothing comes has been lost.
+    async fn look(&mut self) -> Result<(), BusError> {
+        let relay = self.relay().await?;
+        self.fill = gap::fill_idle(&mut self.owned, relay.as_ref());
+        if let Some(fill) = &self.fill {
+            tracing::warn!(
+                subscriber = %self.subscriber, from = %fill.read, to = %fill.target, partitions = fill.keys.len(),
+                "the topics lack events: reading them from the log"
+            );
+        }
+        self.look_at = Instant::now() + self.source.kafka.options().idle_check;
+        Ok(())
+    }
+
+    /// Everything of `keys` up to `target` has been delivered.
+    fn complete(&mut self, keys: &[PartitionKey], target: Position) {
+        for key in keys {
+            if let Some(owned) = self.owned.get_mut(key) {
+                owned.delivered = owned.delivered.max(target);
+            }
+        }
+    }
+
+    /// The next page of the log, as far as it is lacking.
+    async fn read_log(&mut self, max: usize) -> Result<Batch, BusError> {
+        let Some(Fill { read, target, .. }) = self.fill else {
+            return Ok(self.empty());
+        };
+        let mut entries = self.source.log.read(read, max).await?;
+        if entries.is_empty() {
+            let head = self.source.log.head().await?;
+            if head < target {
+                return Err(BusError::BeyondHead {
+                    subscriber: Arc::clone(&self.subscriber),
+                    position: target,
+                    head,
+                });
+            }
+            return Ok(self.empty());
+        }
+        entries.retain(|entry| entry.position() <= target);
+        let keys = self.fill.take().map(|fill| fill.keys).unwrap_or_default();
+        let mut collected = Collected::default();
+        let mut read = entries.last().map_or(target, LogEntry::position);
+        for entry in entries {
+            let Some(key) = self.lacking(&keys, &entry) else {
+                continue;
+            };
+            if is_newer(&entry) {
+                if collected.entries.is_empty() {
+                    self.fill = Some(Fill {
+                        read: before(&entry),
+                        target,
+                        keys,
+                    });
+                    return Err(self.upgrade(&entry));
+                }
+                read = before(&entry);
+                break;
+            }
+            self.complete(&[key], entry.position());
+            collected.keys.insert(key);
+            collected.entries.push(entry);
+        }
+        if read < target {
+            self.fill = Some(Fill { read, target, keys });
+        } else {
+            self.complete(&keys, target);
+            collected.keys.extend(keys);
+        }
+        Ok(self.batch(collected))
+    }
+
+    /// The partition that `entry` has to be delivered for.
+    fn lacking(&self, keys: &[PartitionKey], entry: &LogEntry) -> Option<PartitionKey> {
+        let stream = match entry {
+            LogEntry::Event(event) => event.stream.clone(),
+            LogEntry::Unreadable(event) => event.stream()?,
+        };
+        let key = self.partitioning().of(&stream);
+        let place = self.owned.get(&key).filter(|_| keys.contains(&key))?;
+        (entry.position() > place.delivered).then_some(key)
+    }
+
+    /// A member that reads the log for long is still one: it polls, now and then.
+    fn stay_alive(&mut self) {
+        let now = Instant::now();
+        if now < self.alive_at || self.held.len() >= MAX_HELD {
+            return;
+        }
+        self.alive_at = now + SIGN_OF_LIFE;
+        if let Ok(consumer) = self.consumer()
+            && let Some(received) = consumer.recv().now_or_never()
+            && let Err(error) = self.receive(received)
+        {
+            tracing::warn!(%error, "while reading the log");
+        }
+    }
+
+    /// Keeps what came, or says what is wrong.
+    fn receive(
+        &mut self,
+        received: KafkaResult<rdkafka::message::BorrowedMessage<'_>>,
+    ) -> Result<(), BusError> {
+        let message = match received {
+            Ok(message) => message,
+            Err(error) => return self.trouble(error),
+        };
+        let Some(record) = record::read(&self.source.kafka, &message) else {
+            tracing::warn!(subscriber = %self.subscriber, "a record that is no event of ours was left out");
+            return Ok(());
+        };
+        let log = self.log();
+        if record.log.log_id == log.log_id && record.log.epoch < log.epoch {
+            // From before the log was restored; the relay has brought, or will bring, what is left of it.
+            return Ok(());
+        }
+        if record.log != log {
+            self.foreign = Some(record.log);
+            return Err(self.foreign_record(record.log));
+        }
+        self.held.push_back(record);
+        Ok(())
+    }
+
+    fn trouble(&mut self, error: KafkaError) -> Result<(), BusError> {
+        match error {
+            KafkaError::MessageConsumptionFatal(_) => {
+                // This consumer is of no use any more: the next call joins again.
+                self.rejoin()?;
+                Err(error.into())
+            }
+            // Deleted: it is made again, here or by the relay.
+            KafkaError::MessageConsumption(
+                RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic,
+            ) => {
+                self.topics_checked = false;
+                Ok(())
+            }
+            // librdkafka goes on by itself.
+            error => {
+                tracing::warn!(%error, subscriber = %self.subscriber, "the stream is disturbed");
+                Ok(())
+            }
+        }
+    }
+
+    fn rejoin(&mut self) -> Result<(), BusError> {
+        let keys: Vec<PartitionKey> = self.owned.keys().chain(&self.fresh).copied().collect();
+        self.give_up(&keys);
+        self.consumer = Member(Some(Arc::new(join(&self.source.kafka, &self.subscriber)?)));
+        Ok(())
+    }
+
+    /// A batch of what has come.
+    fn drain(&mut self, max: usize) -> Result<Batch, BusError> {
+        let consumer = self.consumer()?;
+        let mut collected = Collected::default();
+        let mut bytes = 0;
+        // What was handled before it came: to be read no more.
+        let mut skipped = BTreeMap::new();
+        while collected.entries.len() < max && bytes < MAX_BATCH_BYTES {
+            if self.held.is_empty() {
+                match consumer.recv().now_or_never() {
+                    None => break,
+                    Some(received) => self.receive(received)?,
+                }
+            }
+            if self.context().changed() {
+                break;
+            }
+            let Some(record) = self.held.pop_front() else {
+                continue;
+            };
+            let Some(place) = self.owned.get_mut(&record.partition) else {
+                continue;
+            };
+            if place.acknowledged_offset.is_none() {
+                place.acknowledged_offset = Some(record.offset);
+            }
+            let position = record.raw.position;
+            if position > place.delivered && record.after > place.delivered {
+                self.gap = Some((record.partition, record.after));
+                self.held.push_front(record);
+                break;
+            }
+            if position <= place.delivered {
+                place.offset = Some(record.offset + 1);
+                if position <= place.acknowledged {
+                    skipped.insert(record.partition, record.offset + 1);
+                }
+                continue;
+            }
+            let entry = self.source.log.decode(&record.raw);
+            if is_newer(&entry) {
+                self.held.push_front(record);
+                if collected.entries.is_empty() {
+                    return Err(self.upgrade(&entry));
+                }
+                break;
+            }
+            place.offset = Some(record.offset + 1);
+            place.delivered = position;
+            bytes += record.raw.payload.len();
+            collected.keys.insert(record.partition);
+            collected.entries.push(entry);
+        }
+        if self.context().changed() {
+            self.apply_changes();
+            let (owned, partitioning) = (&self.owned, self.partitioning());
+            collected.keys.retain(|key| owned.contains_key(key));
+            collected.entries.retain(|entry| {
+                let stream = match entry {
+                    LogEntry::Event(event) => Some(event.stream.clone()),
+                    LogEntry::Unreadable(event) => event.stream(),
+                };
+                stream.is_some_and(|stream| owned.contains_key(&partitioning.of(&stream)))
+            });
+        }
+        if !skipped.is_empty() {
+            self.commit(skipped)?;
+        }
+        Ok(self.batch(collected))
+    }
+
+    fn batch(&mut self, collected: Collected) -> Batch {
+        let mut checkpoint = Checkpoint::start(self.log());
+        let mut offsets = Offsets::new();
+        for key in collected.keys {
+            if let Some(place) = self.owned.get(&key) {
+                checkpoint.advance(key, place.delivered);
+                if let Some(offset) = place.offset {
+                    offsets.push((key, offset));
+                }
+            }
+        }
+        let mut batch = Batch::of(collected.entries, checkpoint, offsets);
+        if !batch.is_empty() {
+            batch.reassigned = std::mem::take(&mut self.reassigned);
+        }
+        batch
+    }
+
+    pub(crate) async fn ack(&mut self, batch: &Batch) -> Result<(), BusError> {
+        let mut moved = Checkpoint::start(batch.checkpoint().log);
+        for (key, position) in batch.checkpoint().positions() {
+            let place = self.owned.get(key);
+            if place.is_some_and(|place| *position > place.acknowledged) {
+                moved.advance(*key, *position);
+            }
+        }
+        if let Positions::Kept(checkpoints) = &self.positions
+            && !moved.positions().is_empty()
+        {
+            checkpoints.save(&self.subscriber, moved.clone()).await?;
+        }
+        for (key, position) in moved.positions() {
+            if let Some(place) = self.owned.get_mut(key) {
+                place.acknowledged = *position;
+            }
+        }
+        self.commit(batch.offsets().iter().copied())
+    }
+
+    /// Reading goes on from these offsets, should this member end.
+    fn commit(&mut self, offsets: impl IntoIterator<Item = (PartitionKey, i64)>) -> Result<(), BusError> {
+        let mut list = TopicPartitionList::new();
+        for (key, offset) in offsets {
+            let Some(place) = self.owned.get_mut(&key) else {
+                continue;
+            };
+            if place.acknowledged_offset.is_some_and(|held| held >= offset) {
+                continue;
+            }
+            place.acknowledged_offset = Some(offset);
+            self.source.kafka.list(&mut list, key, offset)?;
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer()?.commit(&list, CommitMode::Async)
+        {
+            tracing::debug!(%error, "offsets were not committed");
+        }
+        Ok(())
+    }
+
+    /// What has been acknowledged of the partitions that this member has.
+    pub(crate) fn acknowledged(&self) -> Checkpoint {
+        let mut checkpoint = Checkpoint::start(self.log());
+        for (key, place) in &self.owned {
+            checkpoint.advance(*key, place.acknowledged);
+        }
+        checkpoint
+    }
+
+    pub(crate) fn rewind(&mut self) {
+        for record in &self.held {
+            if let Some(place) = self.owned.get_mut(&record.partition) {
+                place.acknowledged_offset.get_or_insert(record.offset);
+            }
+        }
+        for place in self.owned.values_mut() {
+            place.delivered = place.acknowledged;
+            place.offset = place.acknowledged_offset;
+        }
+        self.held.clear();
+        self.gap = None;
+        self.fill = None;
+        self.rewinding = true;
+    }
+
+    async fn seek_back(&mut self) -> Result<(), BusError> {
+        let mut list = TopicPartitionList::new();
+        for (key, place) in &self.owned {
+            if let Some(offset) = place.acknowledged_offset {
+                self.source.kafka.list(&mut list, *key, offset)?;
+            }
+        }
+        if list.count() > 0 {
+            let consumer = self.consumer()?;
+            let seeking = tokio::task::spawn_blocking(move || consumer.seek_partitions(list, SEEK));
+            let sought = seeking
+                .await
+                .map_err(|_| BusError::Kafka("seeking panicked".to_owned()))??;
+            // One that cannot go back leaves a gap, which is read from the log.
+            for element in sought.elements() {
+                if let Err(error) = element.error() {
+                    tracing::debug!(%error, topic = element.topic(), "a partition cannot go back");
+                }
+            }
+        }
+        self.rewinding = false;
+        Ok(())
+    }
+
+    fn upgrade(&self, entry: &LogEntry) -> BusError {
+        let (position, event_type, event_version) = match entry {
+            LogEntry::Event(event) => (event.position, event.event.name().to_owned(), String::new()),
+            LogEntry::Unreadable(event) => (
+                event.position,
+                event.event_type.clone(),
+                event.event_version.clone(),
+            ),
+        };
+        BusError::Upgrade {
+            subscriber: Arc::clone(&self.subscriber),
+            position,
+            event_type,
+            event_version,
+        }
+    }
+
+    fn foreign_record(&self, found: LogIdentity) -> BusError {
+        BusError::ForeignRecord {
+            subscriber: Arc::clone(&self.subscriber),
+            found,
+            log: self.log(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Collected {
+    entries: Vec<LogEntry>,
+    keys: BTreeSet<PartitionKey>,
+}
+
+fn is_newer(entry: &LogEntry) -> bool {
+    matches!(entry, LogEntry::Unreadable(event) if event.reason == UnreadableReason::Newer)
+}
+
+fn before(entry: &LogEntry) -> Position {
+    Position(entry.position().0.saturating_sub(1))
+}
+
+/// A consumer that is a member of the subscriber's group.
+fn join(kafka: &Kafka, subscriber: &str) -> Result<StreamConsumer<Context>, BusError> {
+    let options = kafka.options();
+    let context = Context {
+        kafka: kafka.clone(),
+        changes: Mutex::default(),
+    };
+    let mut config = kafka.client();
+    config
+        .set("group.id", format!("{}.{subscriber}", options.topic_prefix))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // Never `latest`: what was there before us is ours, too.
+        .set("auto.offset.reset", "earliest")
+        .set("allow.auto.create.topics", "false")
+        .set("session.timeout.ms", "10000")
+        .set("heartbeat.interval.ms", "3000")
+        .set("max.poll.interval.ms", "300000")
+        .set("queued.max.messages.kbytes", options.fetch_ahead_kib.to_string())
+        .set("fetch.message.max.bytes", options.max_message_bytes.to_string())
+        .set("fetch.max.bytes", (8 * options.max_message_bytes).to_string())
+        .set("fetch.error.backoff.ms", "200");
+    let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
+    let topics = event_schemas::AggregateType::ALL.map(|kind| kafka.topic(kind));
+    consumer.subscribe(&topics.each_ref().map(String::as_str))?;
+    Ok(consumer)
+}
