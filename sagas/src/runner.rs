@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::DatabaseError;
 use event_bus::{
     Batch, BusError, Checkpoint, Checkpoints, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription,
 };
@@ -32,11 +33,11 @@ const BATCH_WAIT: Duration = Duration::from_secs(10);
 pub(crate) enum Request {
     Retry {
         scope: Arc<str>,
-        reply: oneshot::Sender<Result<Retried, SqliteError>>,
+        reply: oneshot::Sender<Result<Retried, DatabaseError>>,
     },
     Skip {
         scope: Arc<str>,
-        reply: oneshot::Sender<Result<Option<DeadLetter>, SqliteError>>,
+        reply: oneshot::Sender<Result<Option<DeadLetter>, DatabaseError>>,
     },
 }
 
@@ -48,7 +49,7 @@ pub(crate) enum Stop {
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
 }
 
 pub(crate) struct Runner {
@@ -91,17 +92,24 @@ struct Flight {
 enum Step {
     Stop,
     Request(Request),
-    StoreFailed(SqliteError),
+    Stored(Result<(), DatabaseError>),
     Batch(Result<Batch, BusError>),
 }
 
 /// A write that has been handed in.
 pub(crate) struct Storing {
     changes: Arc<[Change]>,
-    checkpoint: Checkpoint,
+    /// Without its entries.
+    batch: Batch,
     /// How often it has failed.
     tries: u32,
-    answer: oneshot::Receiver<Result<(), SqliteError>>,
+    answer: oneshot::Receiver<Result<(), DatabaseError>>,
+}
+
+/// The furthest position that the checkpoint names in any partition.
+pub(crate) fn furthest(checkpoint: &Checkpoint) -> Position {
+    let positions = checkpoint.positions().iter().map(|(_, position)| *position);
+    positions.max().unwrap_or(Position(0))
 }
 
 impl InFlight {
@@ -130,7 +138,8 @@ impl Runner {
             match self.next_step().await {
                 Step::Stop => return self.finish_store().await,
                 Step::Request(request) => self.answer(request).await?,
-                Step::StoreFailed(error) => self.store_again(error).await?,
+                Step::Stored(Ok(())) => self.is_stored().await?,
+                Step::Stored(Err(error)) => self.store_again(error).await?,
                 Step::Batch(Ok(batch)) => {
                     if std::mem::take(&mut failed_reads) > 0 {
                         self.trouble.over();
@@ -155,19 +164,12 @@ impl Runner {
     }
 
     async fn next_step(&mut self) -> Step {
-        let next = self.subscription.next_batch(self.config.batch_events, BATCH_WAIT);
-        tokio::pin!(next);
-        loop {
-            tokio::select! {
-                biased;
-                () = self.cancel.cancelled() => return Step::Stop,
-                Some(request) = self.requests.recv() => return Step::Request(request),
-                stored = Self::stored(&mut self.storing) => match stored {
-                    Ok(()) => Self::is_stored(&mut self.storing, &self.trouble),
-                    Err(error) => return Step::StoreFailed(error),
-                },
-                batch = &mut next => return Step::Batch(batch),
-            }
+        tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Step::Stop,
+            Some(request) = self.requests.recv() => Step::Request(request),
+            stored = Self::stored(&mut self.storing) => Step::Stored(stored),
+            batch = self.subscription.next_batch(self.config.batch_events, BATCH_WAIT) => Step::Batch(batch),
         }
     }
 
@@ -176,11 +178,14 @@ impl Runner {
         self.trouble.pause(error.to_string(), wait, &self.cancel).await;
     }
 
-    async fn handle(&mut self, batch: Batch) -> Result<(), Stop> {
-        for entry in &batch.entries {
+    async fn handle(&mut self, mut batch: Batch) -> Result<(), Stop> {
+        if batch.reassigned() {
+            self.reload_letters().await?;
+        }
+        for entry in std::mem::take(&mut batch.entries) {
             match entry {
-                LogEntry::Event(recorded) => self.begin(recorded).await?,
-                LogEntry::Unreadable(poison) => self.park_unreadable(poison).await?,
+                LogEntry::Event(recorded) => self.begin(&recorded).await?,
+                LogEntry::Unreadable(poison) => self.park_unreadable(&poison).await?,
             }
         }
         while self.settle_one().await? {}
@@ -190,7 +195,37 @@ impl Runner {
         // The next checkpoint must not become durable before what the last one stands for.
         self.finish_store().await?;
         let changes: Arc<[Change]> = std::mem::take(&mut self.changes).into();
-        self.store(changes, batch.checkpoint().clone(), 0).await
+        self.store(changes, batch, 0).await
+    }
+
+    /// Partitions were given to this process: another one may have parked what is in them.
+    async fn reload_letters(&mut self) -> Result<(), Stop> {
+        let mut tries = 0;
+        while let Err(error) = self.letters.reload().await {
+            tries += 1;
+            self.refused(&error, tries).await?;
+        }
+        self.is_over(tries);
+        Ok(())
+    }
+
+    /// The store refuses what has to be before the stream goes on: waits for the next try.
+    async fn refused(&mut self, error: &DatabaseError, tries: u32) -> Result<(), Stop> {
+        if lasting(error) {
+            return Err(error.clone().into());
+        }
+        if self.cancel.is_cancelled() {
+            return Err(Stopped::Cancelled.into());
+        }
+        tracing::warn!(%error, "the dead letters cannot be used; trying again");
+        self.pause(error, tries).await;
+        Ok(())
+    }
+
+    fn is_over(&self, tries: u32) {
+        if tries > 0 {
+            self.trouble.over();
+        }
     }
 
     /// Hands in what follows from one event.
@@ -325,19 +360,10 @@ impl Runner {
     async fn keep(&mut self, letter: NewDeadLetter) -> Result<(), Stop> {
         let mut tries = 0;
         while let Err(error) = self.letters.park(letter.clone()).await {
-            if lasting(&error) {
-                return Err(error.into());
-            }
-            if self.cancel.is_cancelled() {
-                return Err(Stopped::Cancelled.into());
-            }
             tries += 1;
-            tracing::warn!(%error, event = %letter.event_id, "a dead letter was not stored; trying again");
-            self.pause(&error, tries).await;
+            self.refused(&error, tries).await?;
         }
-        if tries > 0 {
-            self.trouble.over();
-        }
+        self.is_over(tries);
         Ok(())
     }
 
@@ -363,12 +389,7 @@ impl Runner {
     }
 
     /// Hands in the write of a batch. Once it is durable, its effects go to the worker and its position is shown.
-    async fn store(
-        &mut self,
-        changes: Arc<[Change]>,
-        checkpoint: Checkpoint,
-        tries: u32,
-    ) -> Result<(), Stop> {
+    async fn store(&mut self, changes: Arc<[Change]>, batch: Batch, tries: u32) -> Result<(), Stop> {
         let subscriber = Arc::clone(self.subscription.subscriber());
         let effects = changes
             .iter()
@@ -389,12 +410,13 @@ impl Runner {
         let (reply, answer) = oneshot::channel();
         let (work, handled) = (self.work.clone(), self.handled.clone());
         let (rows, any) = (Arc::clone(&changes), !changes.is_empty());
-        let (saved, position) = (checkpoint.clone(), checkpoint.position());
-        self.work.file().reserve().await?.submit(
-            move |conn| {
-                let leased = work::apply(conn, &rows, lease_until)?;
-                Checkpoints::save_in(conn, &subscriber, &saved)?;
-                Ok::<_, SqliteError>(leased)
+        let saved = batch.checkpoint().clone();
+        let position = furthest(&saved);
+        let submitted = self.work.database().submit(
+            move |session| {
+                let leased = work::apply(session, &rows, lease_until)?;
+                Checkpoints::save_in(session, &subscriber, &saved)?;
+                Ok::<_, DatabaseError>(leased)
             },
             move |outcome| {
                 let stored = outcome.map(|leased| {
@@ -404,37 +426,59 @@ impl Runner {
                     if any {
                         work.ring();
                     }
-                    handled.send_replace(position);
+                    handled.send_modify(|handled| *handled = position.max(*handled));
                 });
                 // The runner may have been cancelled meanwhile.
                 let _ = reply.send(stored);
             },
         );
+        submitted.await?;
         self.storing = Some(Storing {
             changes,
-            checkpoint,
+            batch,
             tries,
             answer,
         });
         Ok(())
     }
 
-    async fn stored(storing: &mut Option<Storing>) -> Result<(), SqliteError> {
+    async fn stored(storing: &mut Option<Storing>) -> Result<(), DatabaseError> {
         match storing {
-            Some(storing) => (&mut storing.answer).await.unwrap_or(Err(SqliteError::Closed)),
+            Some(storing) => (&mut storing.answer)
+                .await
+                .unwrap_or(Err(SqliteError::Closed.into())),
             None => std::future::pending().await,
         }
     }
 
-    fn is_stored(storing: &mut Option<Storing>, trouble: &Trouble) {
-        if storing.take().is_some_and(|storing| storing.tries > 0) {
-            trouble.over();
+    /// The last batch's write is durable: it need not come again.
+    async fn is_stored(&mut self) -> Result<(), Stop> {
+        let Some(storing) = self.storing.take() else {
+            return Ok(());
+        };
+        if storing.tries > 0 {
+            self.trouble.over();
+        }
+        let behind = self
+            .log
+            .watch()
+            .borrow()
+            .0
+            .saturating_sub(self.handled.borrow().0);
+        metrics::gauge!("omisys_saga_lag_positions").set(behind as f64);
+        match self.subscription.ack(&storing.batch).await {
+            // What was not acknowledged comes again, and its positions say that it is done.
+            Err(error) if !ends_the_stream(&error) => {
+                tracing::warn!(%error, "a batch was not acknowledged");
+                Ok(())
+            }
+            outcome => Ok(outcome?),
         }
     }
 
     /// Hands in a write again that failed; once more if that must be the last time, since all of it comes again after a
     /// restart.
-    async fn store_again(&mut self, error: SqliteError) -> Result<(), Stop> {
+    async fn store_again(&mut self, error: DatabaseError) -> Result<(), Stop> {
         let Some(storing) = self.storing.take() else {
             return Ok(());
         };
@@ -447,13 +491,13 @@ impl Runner {
         tracing::warn!(%error, "timers, effects and checkpoint were not stored; trying again");
         let tries = storing.tries + 1;
         self.pause(&error, tries).await;
-        self.store(storing.changes, storing.checkpoint, tries).await
+        self.store(storing.changes, storing.batch, tries).await
     }
 
     async fn finish_store(&mut self) -> Result<(), Stop> {
         while self.storing.is_some() {
             match Self::stored(&mut self.storing).await {
-                Ok(()) => Self::is_stored(&mut self.storing, &self.trouble),
+                Ok(()) => self.is_stored().await?,
                 Err(error) => self.store_again(error).await?,
             }
         }
@@ -473,7 +517,7 @@ impl Runner {
         Ok(())
     }
 
-    async fn retry(&mut self, scope: &str) -> Result<Retried, SqliteError> {
+    async fn retry(&mut self, scope: &str) -> Result<Retried, DatabaseError> {
         let mut handled = 0;
         while let Some(letter) = self.letters.first(scope).await? {
             if let Err(failure) = self.handle_letter(&letter).await {
@@ -506,9 +550,9 @@ impl Runner {
         let changes = std::mem::take(&mut self.changes);
         let stored = self
             .work
-            .file()
-            .write(move |conn| work::apply(conn, &changes, None).map(|_| ()));
-        stored.await.map_err(|error: SqliteError| unforeseen(&error))?;
+            .database()
+            .write(move |session| work::apply(session, &changes, None).map(|_| ()));
+        stored.await.map_err(|error: DatabaseError| unforeseen(&error))?;
         self.work.ring();
         Ok(())
     }

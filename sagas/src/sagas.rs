@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use database::{Database, DatabaseError};
 use event_bus::{BusError, Checkpoints, DeadLetter, DeadLetters, ParkedScope, Retried, Subscription};
 use event_schemas::{Clock, Position};
 use event_store::{Executors, Log, ReadError};
-use sqlite_file::{SqliteError, SqliteFile};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -15,7 +15,7 @@ use crate::dispatch::{Dispatcher, Stopped};
 use crate::fault::Faults;
 use crate::folds::Folds;
 use crate::provider::Provider;
-use crate::runner::{Request, Runner, Stop};
+use crate::runner::{Request, Runner, Stop, furthest};
 use crate::secrets::SecretStore;
 use crate::trouble::Trouble;
 use crate::work::{Handoff, Work};
@@ -31,7 +31,7 @@ pub struct SagasDeps {
     pub log: Log,
     pub executors: Executors,
     /// The log's database, for checkpoint, timers, effects, dead letters and secrets.
-    pub file: SqliteFile,
+    pub database: Database,
     /// None: payments wait until there is one.
     pub provider: Option<Provider>,
     pub clock: Clock,
@@ -44,7 +44,7 @@ pub struct SagasDeps {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
     #[error(transparent)]
     Bus(#[from] BusError),
 }
@@ -71,7 +71,7 @@ pub enum HealError {
     #[error(transparent)]
     Stopped(#[from] SagasStopped),
     #[error(transparent)]
-    Store(#[from] SqliteError),
+    Store(#[from] DatabaseError),
 }
 
 /// The running sagas. Dropping it stops them without waiting; see [`Sagas::stop`].
@@ -107,17 +107,17 @@ impl Sagas {
         let SagasDeps {
             log,
             executors,
-            file,
+            database,
             provider,
             clock,
             config,
             faults,
         } = deps;
-        let work = Work::open(&file)?;
-        let secrets = SecretStore::open(&file)?;
-        let checkpoints = Checkpoints::open(&file)?;
-        let letters = DeadLetters::open(&file, SUBSCRIBER).await?;
-        let work_letters = DeadLetters::open(&file, WORK_SUBSCRIBER).await?;
+        let work = Work::open(&database).await?;
+        let secrets = SecretStore::open(&database).await?;
+        let checkpoints = Checkpoints::open(&database).await?;
+        let letters = DeadLetters::open(&database, SUBSCRIBER).await?;
+        let work_letters = DeadLetters::open(&database, WORK_SUBSCRIBER).await?;
         // The runner stores its checkpoint itself, in one write with what it stands for.
         let checkpoint = checkpoints.load(&Arc::from(SUBSCRIBER)).await?;
         let subscription = Subscription::resume_at(&log, SUBSCRIBER, checkpoint).await?;
@@ -127,7 +127,7 @@ impl Sagas {
         let cancel = CancellationToken::new();
         let dispatcher = Dispatcher::new(executors, config.command_backoff, cancel.clone(), faults.clone());
         let (handoff, handed) = Handoff::new(config.work_in_flight.saturating_mul(4));
-        let (position, done_up_to) = watch::channel(subscription.acknowledged());
+        let (position, done_up_to) = watch::channel(furthest(&subscription.acknowledged()));
         let (progress_sender, progress) = watch::channel(0);
         let (stopped_sender, stopped) = watch::channel(None);
         let (trouble, retrying) = Trouble::new();
@@ -284,14 +284,14 @@ impl Sagas {
     }
 
     /// Policies that failed: scopes with the events that wait in them.
-    pub async fn dead_letters(&self) -> Result<Vec<ParkedScope>, SqliteError> {
+    pub async fn dead_letters(&self) -> Result<Vec<ParkedScope>, DatabaseError> {
         let mut scopes = self.letters.list().await?;
         scopes.extend(self.work_letters.list().await?);
         Ok(scopes)
     }
 
     /// The letters of one scope, in order.
-    pub async fn dead_letters_of(&self, scope: &str) -> Result<Vec<DeadLetter>, SqliteError> {
+    pub async fn dead_letters_of(&self, scope: &str) -> Result<Vec<DeadLetter>, DatabaseError> {
         let letters = self.letters.show(scope).await?;
         if letters.is_empty() {
             self.work_letters.show(scope).await
@@ -333,7 +333,7 @@ impl Sagas {
     }
 
     /// A timer or an effect goes back to the worker; should it fail again, it comes back as a letter.
-    async fn revive(&self, scope: &str) -> Result<Retried, SqliteError> {
+    async fn revive(&self, scope: &str) -> Result<Retried, DatabaseError> {
         let mut handled = 0;
         while let Some(letter) = self.work_letters.first(scope).await? {
             self.work
@@ -348,7 +348,7 @@ impl Sagas {
     async fn ask<T>(
         &self,
         request: Request,
-        answer: oneshot::Receiver<Result<T, SqliteError>>,
+        answer: oneshot::Receiver<Result<T, DatabaseError>>,
     ) -> Result<T, HealError> {
         let gone = || {
             SagasStopped(

@@ -3,9 +3,8 @@
 
 use std::fmt;
 
+use database::{Database, DatabaseError, params};
 use event_schemas::{SecretRef, Timestamp};
-use sqlite_file::rusqlite::OptionalExtension as _;
-use sqlite_file::{SqliteError, SqliteFile};
 
 const STEPS: &[&str] = &["CREATE TABLE secrets (
      secret_ref TEXT NOT NULL PRIMARY KEY,
@@ -46,14 +45,15 @@ impl fmt::Debug for Secret {
 /// The table `secrets` of the log's database.
 #[derive(Debug, Clone)]
 pub struct SecretStore {
-    file: SqliteFile,
+    database: Database,
 }
 
 impl SecretStore {
-    /// Makes the table in `file` if it is not there. Blocks; meant for start-up.
-    pub fn open(file: &SqliteFile) -> Result<Self, SqliteError> {
-        file.migrate("secrets", STEPS)?;
-        Ok(Self { file: file.clone() })
+    /// Makes the table in `database` if it is not there.
+    pub async fn open(database: impl Into<Database>) -> Result<Self, DatabaseError> {
+        let database = database.into();
+        database.migrate("secrets", STEPS).await?;
+        Ok(Self { database })
     }
 
     /// Keeps `value` under `name` until `expires_at`; durable once it resolves. The same name again, as from a client
@@ -63,44 +63,37 @@ impl SecretStore {
         name: &SecretRef,
         value: Secret,
         expires_at: Timestamp,
-    ) -> Result<(), SqliteError> {
+    ) -> Result<(), DatabaseError> {
         let name = name.clone();
-        self.file
-            .write(move |conn| {
-                conn.prepare_cached(
-                    "INSERT INTO secrets (secret_ref, value, expires_at) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (secret_ref) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
-                )?
-                .execute((name.as_str(), value.expose(), expires_at.as_microsecond()))?;
-                Ok(())
-            })
-            .await
+        let put = self.database.write(move |session| {
+            session.execute(
+                "INSERT INTO secrets (secret_ref, value, expires_at) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (secret_ref) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+                &params![name.as_str(), value.expose(), expires_at.as_microsecond()],
+            )
+        });
+        put.await.map(|_| ())
     }
 
     /// The value under `name`; none if there never was one or it has expired.
-    pub async fn get(&self, name: &SecretRef, now: Timestamp) -> Result<Option<Secret>, SqliteError> {
+    pub async fn get(&self, name: &SecretRef, now: Timestamp) -> Result<Option<Secret>, DatabaseError> {
         let name = name.clone();
-        self.file
-            .read(move |conn| {
-                let mut select = conn
-                    .prepare_cached("SELECT value FROM secrets WHERE secret_ref = ?1 AND expires_at > ?2")?;
-                let value = select
-                    .query_row((name.as_str(), now.as_microsecond()), |row| {
-                        row.get::<_, String>(0)
-                    })
-                    .optional()?;
-                Ok(value.map(Secret))
-            })
-            .await
+        let get = self.database.read(move |session| {
+            session.query_opt(
+                "SELECT value FROM secrets WHERE secret_ref = ?1 AND expires_at > ?2",
+                &params![name.as_str(), now.as_microsecond()],
+                |row| row.get(0).map(Secret),
+            )
+        });
+        get.await
     }
 
     /// Deletes what has expired by `now` and says how many.
-    pub async fn sweep(&self, now: Timestamp) -> Result<usize, SqliteError> {
-        self.file
-            .write(move |conn| {
-                let mut delete = conn.prepare_cached("DELETE FROM secrets WHERE expires_at <= ?1")?;
-                Ok(delete.execute([now.as_microsecond()])?)
-            })
-            .await
+    pub async fn sweep(&self, now: Timestamp) -> Result<usize, DatabaseError> {
+        let sweep = self.database.write(move |session| {
+            let sql = "DELETE FROM secrets WHERE expires_at <= ?1";
+            session.execute(sql, &params![now.as_microsecond()])
+        });
+        sweep.await
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use database::{DatabaseError, PostgresError};
 use event_bus::BusError;
 use event_store::ReadError;
 use sqlite_file::SqliteError;
@@ -9,11 +10,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// Whether trying again cannot help while this program runs: it is closed, too old, or its own defect.
-pub(crate) fn lasting(error: &SqliteError) -> bool {
-    matches!(
-        error,
-        SqliteError::Closed | SqliteError::Newer { .. } | SqliteError::Panicked
-    )
+pub(crate) fn lasting(error: &DatabaseError) -> bool {
+    error.is_closed()
+        || matches!(
+            error,
+            DatabaseError::Newer { .. }
+                | DatabaseError::Behind { .. }
+                | DatabaseError::Sqlite(SqliteError::Panicked)
+                | DatabaseError::Postgres(PostgresError::Panicked)
+        )
 }
 
 /// Whether the stream cannot be followed any further without someone's doing.
@@ -22,7 +27,10 @@ pub(crate) fn ends_the_stream(error: &BusError) -> bool {
         BusError::Upgrade { .. }
         | BusError::ForeignCheckpoint { .. }
         | BusError::BeyondHead { .. }
+        | BusError::ForeignRecord { .. }
+        | BusError::Partitions { .. }
         | BusError::Log(ReadError::Unreadable(_)) => true,
+        BusError::Kafka(_) | BusError::Positions(_) => false,
         BusError::Log(ReadError::Store(error)) | BusError::Store(error) => lasting(error),
     }
 }
@@ -59,14 +67,14 @@ mod tests {
 
     #[test]
     fn only_what_no_try_can_heal_ends_the_stream() {
-        let failed = SqliteError::Sql {
+        let failed = DatabaseError::Sqlite(SqliteError::Sql {
             code: 10,
             message: "disk I/O error".to_owned(),
-        };
+        });
         assert!(!ends_the_stream(&BusError::Log(ReadError::Store(failed.clone()))));
         assert!(!ends_the_stream(&BusError::Store(failed)));
         assert!(ends_the_stream(&BusError::Log(ReadError::Store(
-            SqliteError::Closed
+            SqliteError::Closed.into()
         ))));
         assert!(ends_the_stream(&BusError::Upgrade {
             subscriber: "sagas".into(),

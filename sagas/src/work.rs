@@ -7,10 +7,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use database::{Database, DatabaseError, Row, Session, params};
 use event_schemas::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
 use event_store::{Log, ReadError};
-use sqlite_file::rusqlite::{self, Row, types::Type};
-use sqlite_file::{Connection, SqliteError, SqliteFile};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 macro_rules! table_steps {
@@ -39,6 +38,9 @@ macro_rules! table_steps {
 }
 
 const STEPS: &[&str] = &[table_steps!("timers"), table_steps!("effects")];
+
+/// Held by whoever leases, so that no two workers are given the same row.
+const LEASING: &str = "sagas/lease";
 
 /// A row that waits for someone to look at its dead letter.
 const NEVER: i64 = i64::MAX;
@@ -183,23 +185,23 @@ pub(crate) struct Due {
 /// The tables `timers` and `effects` of the log's database.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
-    file: SqliteFile,
+    database: Database,
     /// Rings when rows were added or became due earlier.
     changed: Arc<Notify>,
 }
 
 impl Work {
-    /// Makes the tables in `file` if they are not there. Blocks; meant for start-up.
-    pub(crate) fn open(file: &SqliteFile) -> Result<Self, SqliteError> {
-        file.migrate("sagas", STEPS)?;
+    /// Makes the tables in `database` if they are not there.
+    pub(crate) async fn open(database: &Database) -> Result<Self, DatabaseError> {
+        database.migrate("sagas", STEPS).await?;
         Ok(Self {
-            file: file.clone(),
+            database: database.clone(),
             changed: Arc::default(),
         })
     }
 
-    pub(crate) fn file(&self) -> &SqliteFile {
-        &self.file
+    pub(crate) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// Resolves after the next change (or at once, if there was one since the last time).
@@ -212,17 +214,16 @@ impl Work {
         self.changed.notify_one();
     }
 
-    /// Frees what a worker that is gone had leased. Only where there is one process on this file.
-    pub(crate) async fn release_leases(&self, now: Timestamp) -> Result<(), SqliteError> {
-        self.file
-            .write(move |conn| {
-                for table in [Table::Timers, Table::Effects] {
-                    conn.prepare_cached(table.sql().release)?
-                        .execute([now.as_microsecond()])?;
-                }
-                Ok(())
-            })
-            .await
+    /// Frees what a worker that is gone had leased. Only where there is one process on this database.
+    pub(crate) async fn release_leases(&self, now: Timestamp) -> Result<(), DatabaseError> {
+        let now = now.as_microsecond();
+        let release = self.database.write(move |session| {
+            for table in [Table::Timers, Table::Effects] {
+                session.execute(table.sql().release, &params![now])?;
+            }
+            Ok(())
+        });
+        release.await
     }
 
     /// Leases up to `max` due rows until `lease_until`, timers before effects.
@@ -231,56 +232,52 @@ impl Work {
         now: Timestamp,
         lease_until: Timestamp,
         max: usize,
-    ) -> Result<Due, SqliteError> {
+    ) -> Result<Due, DatabaseError> {
         let (now, lease_until) = (now.as_microsecond(), lease_until.as_microsecond());
-        self.file
-            .write(move |conn| {
-                let mut due = Due::default();
-                for table in [Table::Timers, Table::Effects] {
-                    let first = due.items.len();
-                    let mut select = conn.prepare_cached(table.sql().due)?;
-                    let mut rows = select.query((now, max - first))?;
-                    while let Some(row) = rows.next()? {
-                        due.items.push(item_from(table, row)?);
+        let lease = self.database.write(move |session| {
+            session.lock(LEASING)?;
+            let mut due = Due::default();
+            for table in [Table::Timers, Table::Effects] {
+                let sql = table.sql();
+                let left = max - due.items.len();
+                let found = session.query(sql.due, &params![now, left], |row| item_from(table, row))?;
+                for item in found {
+                    // None is changed if its worker has finished it meanwhile.
+                    if execute_at(session, sql.lease, &item.event, &item.kind, lease_until)? > 0 {
+                        due.items.push(item);
                     }
-                    drop(rows);
-                    for item in &due.items[first..] {
-                        execute_at(conn, table.sql().lease, &item.event, &item.kind, lease_until)?;
-                    }
-                    let next: Option<i64> = conn
-                        .prepare_cached(table.sql().next)?
-                        .query_row([], |row| row.get(0))?;
-                    due.next_at = [due.next_at, next].into_iter().flatten().min();
                 }
-                Ok(due)
-            })
-            .await
+                let next = session.query_one(sql.next, &[], |row| row.get::<Option<i64>>(0))?;
+                due.next_at = [due.next_at, next].into_iter().flatten().min();
+            }
+            Ok(due)
+        });
+        lease.await
     }
 
     /// What the row asked for has been recorded, or is moot.
-    pub(crate) async fn done(&self, item: &WorkItem) -> Result<(), SqliteError> {
+    pub(crate) async fn done(&self, item: &WorkItem) -> Result<(), DatabaseError> {
         let item = item.clone();
-        self.file
-            .write(move |conn| {
-                let (stream, sequence) = (&item.event.stream, item.event.version.0.cast_signed());
-                conn.prepare_cached(item.table.sql().done)?.execute((
-                    stream.aggregate_type.as_str(),
-                    stream.aggregate_id.as_str(),
-                    sequence,
-                    &item.kind,
-                ))?;
-                Ok(())
-            })
-            .await
+        let done = self.database.write(move |session| {
+            let stream = &item.event.stream;
+            let key = params![
+                stream.aggregate_type.as_str(),
+                stream.aggregate_id.as_str(),
+                item.event.version.0,
+                &item.kind,
+            ];
+            session.execute(item.table.sql().done, &key).map(|_| ())
+        });
+        done.await
     }
 
     /// To be tried again at `at`.
-    pub(crate) async fn again(&self, item: &WorkItem, at: Timestamp) -> Result<(), SqliteError> {
+    pub(crate) async fn again(&self, item: &WorkItem, at: Timestamp) -> Result<(), DatabaseError> {
         self.set(item, at.as_microsecond()).await
     }
 
     /// Kept, but not tried again before [`Work::revive`].
-    pub(crate) async fn park(&self, item: &WorkItem) -> Result<(), SqliteError> {
+    pub(crate) async fn park(&self, item: &WorkItem) -> Result<(), DatabaseError> {
         self.set(item, NEVER).await
     }
 
@@ -290,56 +287,52 @@ impl Work {
         event: &EventId,
         kind: &str,
         now: Timestamp,
-    ) -> Result<(), SqliteError> {
+    ) -> Result<(), DatabaseError> {
         let (event, kind, now) = (event.clone(), kind.to_owned(), now.as_microsecond());
-        self.file
-            .write(move |conn| {
-                for table in [Table::Timers, Table::Effects] {
-                    execute_at(conn, table.sql().revive, &event, &kind, now)?;
-                }
-                Ok::<_, SqliteError>(())
-            })
-            .await?;
+        let revive = self.database.write(move |session| {
+            for table in [Table::Timers, Table::Effects] {
+                execute_at(session, table.sql().revive, &event, &kind, now)?;
+            }
+            Ok::<_, DatabaseError>(())
+        });
+        revive.await?;
         self.ring();
         Ok(())
     }
 
-    async fn set(&self, item: &WorkItem, at: i64) -> Result<(), SqliteError> {
+    async fn set(&self, item: &WorkItem, at: i64) -> Result<(), DatabaseError> {
         let item = item.clone();
         let sql = item.table.sql().again;
-        self.file
-            .write(move |conn| execute_at(conn, sql, &item.event, &item.kind, at))
-            .await?;
+        let set = self
+            .database
+            .write(move |session| execute_at(session, sql, &item.event, &item.kind, at));
+        set.await?;
         self.ring();
         Ok(())
     }
 
     /// Whether any row is due at `now` or being worked on.
-    pub(crate) async fn busy(&self, now: Timestamp) -> Result<bool, SqliteError> {
+    pub(crate) async fn busy(&self, now: Timestamp) -> Result<bool, DatabaseError> {
         let now = now.as_microsecond();
-        self.file
-            .read(move |conn| {
-                for table in [Table::Timers, Table::Effects] {
-                    if conn
-                        .prepare_cached(table.sql().busy)?
-                        .query_row([now], |row| row.get(0))?
-                    {
-                        return Ok(true);
-                    }
+        let busy = self.database.read(move |session| {
+            for table in [Table::Timers, Table::Effects] {
+                if session.query_one(table.sql().busy, &params![now], |row| row.get(0))? {
+                    return Ok(true);
                 }
-                Ok(false)
-            })
-            .await
+            }
+            Ok(false)
+        });
+        busy.await
     }
 }
 
 /// Writes `changes` within a write of the caller's. With `leased_until`, new effects are leased by the caller from the
 /// start; returns those.
 pub(crate) fn apply(
-    conn: &Connection,
+    session: &Session<'_>,
     changes: &[Change],
     leased_until: Option<Timestamp>,
-) -> Result<Vec<WorkItem>, SqliteError> {
+) -> Result<Vec<WorkItem>, DatabaseError> {
     let mut leased = Vec::new();
     for change in changes {
         match change {
@@ -350,15 +343,16 @@ pub(crate) fn apply(
                 due_at,
             } => {
                 let lease = leased_until.filter(|_| *table == Table::Effects);
-                let added = conn.prepare_cached(table.sql().insert)?.execute((
+                let row = params![
                     recorded.stream.aggregate_type.as_str(),
                     recorded.stream.aggregate_id.as_str(),
-                    recorded.version.0.cast_signed(),
+                    recorded.version.0,
                     *kind,
-                    recorded.position.0.cast_signed(),
+                    recorded.position.0,
                     lease.unwrap_or(*due_at).as_microsecond(),
                     lease.is_some(),
-                ))?;
+                ];
+                let added = session.execute(table.sql().insert, &row)?;
                 if lease.is_some() && added == 1 {
                     leased.push(WorkItem {
                         table: *table,
@@ -371,14 +365,11 @@ pub(crate) fn apply(
                 }
             }
             Change::ClearTimers { stream, kind } => {
-                conn.prepare_cached(
+                let (aggregate_type, id) = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
+                session.execute(
                     "DELETE FROM timers WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND kind = ?3",
-                )?
-                .execute((
-                    stream.aggregate_type.as_str(),
-                    stream.aggregate_id.as_str(),
-                    *kind,
-                ))?;
+                    &params![aggregate_type, id, *kind],
+                )?;
             }
         }
     }
@@ -456,60 +447,49 @@ impl Room {
 }
 
 /// Runs a statement of the form (key…, time).
-fn execute_at(conn: &Connection, sql: &str, event: &EventId, kind: &str, at: i64) -> Result<(), SqliteError> {
+fn execute_at(
+    session: &Session<'_>,
+    sql: &str,
+    event: &EventId,
+    kind: &str,
+    at: i64,
+) -> Result<usize, DatabaseError> {
     let stream = &event.stream;
-    conn.prepare_cached(sql)?.execute((
-        stream.aggregate_type.as_str(),
-        stream.aggregate_id.as_str(),
-        event.version.0.cast_signed(),
-        kind,
-        at,
-    ))?;
-    Ok(())
+    let (aggregate_type, id) = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
+    session.execute(sql, &params![aggregate_type, id, event.version.0, kind, at])
 }
 
 /// Columns: `aggregate_type`, `aggregate_id`, sequence, kind, position, attempts before this one.
-fn item_from(table: Table, row: &Row<'_>) -> Result<WorkItem, rusqlite::Error> {
-    let aggregate_type: String = row.get(0)?;
-    let aggregate_type = aggregate_type
-        .parse()
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))?;
-    let stream = StreamId::new(aggregate_type, &*row.get::<_, String>(1)?);
+fn item_from(table: Table, row: &Row<'_>) -> Result<WorkItem, DatabaseError> {
+    let stream = StreamId::new(row.parse(0)?, &*row.get::<String>(1)?);
     Ok(WorkItem {
         table,
         event: EventId {
             stream,
-            version: Version(row.get::<_, i64>(2)?.cast_unsigned()),
+            version: Version(row.get(2)?),
         },
         kind: row.get(3)?,
-        position: Position(row.get::<_, i64>(4)?.cast_unsigned()),
-        attempts: row.get::<_, u32>(5)? + 1,
+        position: Position(row.get(4)?),
+        attempts: row.get::<u32>(5)?.saturating_add(1),
         recorded: None,
     })
 }
 
 /// The events whose effects are still to be done: for an audit, which holds them against the log's open intents.
-pub async fn open_effects(file: &SqliteFile) -> Result<HashSet<EventId>, SqliteError> {
-    Work::open(file)?;
-    file.read(|conn| {
-        let mut rows = conn.prepare_cached("SELECT aggregate_type, aggregate_id, sequence FROM effects")?;
-        let ids = rows.query_map([], |row| {
-            let (aggregate_type, aggregate_id): (String, String) = (row.get(0)?, row.get(1)?);
-            Ok((aggregate_type, aggregate_id, row.get::<_, u64>(2)?))
-        })?;
-        let mut open = HashSet::new();
-        for id in ids {
-            let (aggregate_type, aggregate_id, sequence) = id?;
+pub async fn open_effects(database: &Database) -> Result<HashSet<EventId>, DatabaseError> {
+    Work::open(database).await?;
+    let read = database.read(|session| {
+        let rows = "SELECT aggregate_type, aggregate_id, sequence FROM effects";
+        session.query(rows, &[], |row| {
+            let (aggregate_type, id): (String, String) = (row.get(0)?, row.get(1)?);
             // A type that this binary does not know asked for nothing that it could do.
-            if let Ok(aggregate_type) = aggregate_type.parse() {
-                let stream = StreamId::new(aggregate_type, aggregate_id.as_str());
-                open.insert(EventId {
-                    stream,
-                    version: Version(sequence),
-                });
-            }
-        }
-        Ok(open)
-    })
-    .await
+            let Ok(aggregate_type) = aggregate_type.parse() else {
+                return Ok(None);
+            };
+            let version = Version(row.get(2)?);
+            let stream = StreamId::new(aggregate_type, id.as_str());
+            Ok::<_, DatabaseError>(Some(EventId { stream, version }))
+        })
+    });
+    Ok(read.await?.into_iter().flatten().collect())
 }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use database::DatabaseError;
 use event_bus::{DeadLetters, NewDeadLetter};
 use event_schemas::{Clock, RecordedEvent, Timestamp};
 use event_store::Log;
-use sqlite_file::SqliteError;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use crate::config::SagasConfig;
 use crate::dispatch::{Cause, Dispatcher, Failure, Stopped};
 use crate::fault::{self, Faults};
 use crate::folds::Folds;
-use crate::policies::{self, Action, TimerKind};
+use crate::policies::{self, Action, EffectKind, TimerKind};
 use crate::provider::Provider;
 use crate::secrets::SecretStore;
 use crate::work::{Handed, ReadEventError, Table, Work, WorkItem, read_event};
@@ -25,6 +25,8 @@ use crate::work::{Handed, ReadEventError, Table, Work, WorkItem, read_event};
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
 /// A clock that a test moves by hand tells nobody; only tests have one.
 const MANUAL_CLOCK_LOOK: Duration = Duration::from_millis(2);
+/// How often to look for rows that other processes may have added, or left behind.
+const LOOK_FOR_OTHERS_EVERY: Duration = Duration::from_secs(1);
 /// How often expired secrets are deleted.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// Reports taken at once.
@@ -40,6 +42,17 @@ pub(crate) enum Next {
     Alert(String),
     /// Nothing more is done before someone has looked.
     Park(String),
+}
+
+impl Next {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Again(_) => "again",
+            Self::Alert(_) => "alert",
+            Self::Park(_) => "parked",
+        }
+    }
 }
 
 /// What every row's work needs. Clones share everything.
@@ -104,12 +117,16 @@ impl Worker {
                     Ok(due) => {
                         more = due.items.len() == room;
                         next_at = due.next_at.and_then(|at| Timestamp::from_microsecond(at).ok());
+                        if !self.config.exclusive {
+                            let look_at = now.checked_add(LOOK_FOR_OTHERS_EVERY).ok();
+                            next_at = next_at.into_iter().chain(look_at).min();
+                        }
                         for item in due.items {
                             let worker = self.clone();
                             tasks.spawn(async move { worker.row(item).await.map(|()| Finished::Row) });
                         }
                     }
-                    Err(SqliteError::Closed) => return Err(Stopped::Cancelled),
+                    Err(error) if error.is_closed() => return Err(Stopped::Cancelled),
                     Err(error) => {
                         tracing::warn!(%error, "due timers and effects cannot be read; trying again");
                         next_at = Some(self.config.effect_backoff.next(1, now));
@@ -213,6 +230,10 @@ impl Worker {
     }
 
     async fn conclude(&self, item: &WorkItem, next: Next) -> Result<(), Stopped> {
+        if let (Table::Effects, Ok(kind)) = (item.table, item.kind.parse::<EffectKind>()) {
+            metrics::counter!("omisys_effects_total", "kind" => kind.as_str(), "outcome" => next.as_str())
+                .increment(1);
+        }
         let concluded = match next {
             Next::Done => self.work.done(item).await,
             Next::Again(at) => self.work.again(item, at).await,
@@ -232,7 +253,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn alert(&self, item: &WorkItem, reason: String) -> Result<(), SqliteError> {
+    async fn alert(&self, item: &WorkItem, reason: String) -> Result<(), DatabaseError> {
         tracing::error!(event = %item.event, kind = item.kind, reason, "a timer or an effect failed: dead letter");
         let letter = NewDeadLetter {
             scope: scope(item).into(),

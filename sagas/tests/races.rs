@@ -29,7 +29,7 @@ async fn race_7_a_reservation_that_comes_after_the_cancel_is_released() {
     shop.cancel(order).await;
     // The cancel is heard first: it finds nothing to release.
     let checkpoint = Checkpoint::at(shop.log.identity(), placed.position);
-    let checkpoints = Checkpoints::open(&shop.file).expect("opened");
+    let checkpoints = Checkpoints::open(&shop.database).await.expect("opened");
     checkpoints
         .save(&SUBSCRIBER.into(), checkpoint)
         .await

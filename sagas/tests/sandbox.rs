@@ -6,7 +6,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{gbp, order_id};
+use common::{gbp, order_id, sandbox, test_database};
+use database::testing::TestDatabase;
 use event_schemas::{Clock, ManualClock, PaymentId, RefundId, derive_uuid};
 use sagas::Secret;
 use sagas::provider::{
@@ -17,22 +18,28 @@ use tempfile::TempDir;
 
 struct Bench {
     dir: TempDir,
+    test: TestDatabase,
     hand: ManualClock,
     sandbox: SandboxProvider,
 }
 
 impl Bench {
-    fn open() -> Self {
+    async fn open() -> Self {
         let hand = ManualClock::new("2024-05-01T12:00:00Z".parse().expect("a time"));
         let dir = TempDir::new().expect("a directory");
-        let sandbox = Self::sandbox(&dir, &hand);
-        Self { dir, hand, sandbox }
+        let test = test_database().await;
+        let sandbox = sandbox(&dir, test.database(), hand.clone().into()).await;
+        Self {
+            dir,
+            test,
+            hand,
+            sandbox,
+        }
     }
 
-    fn sandbox(dir: &TempDir, hand: &ManualClock) -> SandboxProvider {
-        let clock = Clock::from(hand.clone());
-        SandboxProvider::open(dir.path().join("sandbox.db"), clock, SandboxOptions::default())
-            .expect("opened")
+    /// As another process would.
+    async fn reopened(&self) -> SandboxProvider {
+        sandbox(&self.dir, self.test.database(), self.hand.clone().into()).await
     }
 
     fn provider(&self) -> Provider {
@@ -86,7 +93,7 @@ fn declined(outcome: &Result<Outcome, ProviderError>) -> &str {
 
 #[tokio::test]
 async fn a_key_is_carried_out_once_and_answered_alike_for_ever() {
-    let mut bench = Bench::open();
+    let mut bench = Bench::open().await;
     bench
         .call(Operation::Session, 500, token::OK)
         .await
@@ -97,7 +104,7 @@ async fn a_key_is_carried_out_once_and_answered_alike_for_ever() {
         bench.call(Operation::Capture, 500, "").await.expect("captured"),
         first
     );
-    bench.sandbox = Bench::sandbox(&bench.dir, &bench.hand);
+    bench.sandbox = bench.reopened().await;
     assert_eq!(
         bench
             .call(Operation::Capture, 500, "")
@@ -128,7 +135,7 @@ async fn a_key_is_carried_out_once_and_answered_alike_for_ever() {
 
 #[tokio::test]
 async fn what_was_never_asked_for_is_not_found() {
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     assert_eq!(bench.provider().lookup(key(Operation::Capture)).await, Ok(None));
     assert!(matches!(
         bench.call(Operation::Capture, 500, "").await,
@@ -138,17 +145,17 @@ async fn what_was_never_asked_for_is_not_found() {
 
 #[tokio::test]
 async fn declining_tokens() {
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     assert_eq!(
         declined(&bench.call(Operation::Session, 500, token::DECLINED).await),
         "card-declined"
     );
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     assert_eq!(
         declined(&bench.call(Operation::Session, 500, "4242").await),
         "unknown-token"
     );
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     bench
         .call(Operation::Session, 500, token::INSUFFICIENT_FUNDS)
         .await
@@ -162,7 +169,7 @@ async fn declining_tokens() {
 
 #[tokio::test]
 async fn a_slow_token_is_in_progress_for_a_while() {
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     let wait = SandboxOptions::default().slow;
     let first = bench.call(Operation::Session, 500, token::SLOW).await;
     assert_eq!(
@@ -186,7 +193,7 @@ async fn a_slow_token_is_in_progress_for_a_while() {
 
 #[tokio::test]
 async fn a_token_that_times_out_has_been_carried_out() {
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     assert_eq!(
         bench.call(Operation::Session, 500, token::TIMEOUT_THEN_OK).await,
         Err(ProviderError::Unknown)
@@ -202,7 +209,7 @@ async fn a_token_that_times_out_has_been_carried_out() {
 
 #[tokio::test]
 async fn a_late_capture_is_reported_until_it_is_acknowledged() {
-    let mut bench = Bench::open();
+    let mut bench = Bench::open().await;
     bench
         .call(Operation::Session, 500, token::CAPTURED_LATE)
         .await
@@ -230,7 +237,7 @@ async fn a_late_capture_is_reported_until_it_is_acknowledged() {
     );
 
     bench.hand.advance(SandboxOptions::default().late);
-    bench.sandbox = Bench::sandbox(&bench.dir, &bench.hand);
+    bench.sandbox = bench.reopened().await;
     let reports = bench.provider().reports(10).await.expect("answered");
     assert_eq!(
         bench.provider().reports(10).await.expect("answered"),
@@ -249,7 +256,7 @@ async fn a_late_capture_is_reported_until_it_is_acknowledged() {
 
 #[tokio::test]
 async fn a_void_gives_back_or_says_that_it_is_too_late() {
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     bench
         .call(Operation::Session, 500, token::OK)
         .await
@@ -260,7 +267,7 @@ async fn a_void_gives_back_or_says_that_it_is_too_late() {
     ));
     assert_eq!(declined(&bench.call(Operation::Capture, 500, "").await), "voided");
 
-    let bench = Bench::open();
+    let bench = Bench::open().await;
     bench
         .call(Operation::Session, 500, token::OK)
         .await

@@ -10,6 +10,7 @@ use aggregates::cart::CartStatus;
 use aggregates::order::OrderStatus;
 use aggregates::payment::PaymentStatus;
 use common::Shop;
+use database::DatabaseError;
 use event_schemas::{Event, PaymentEvent, Position};
 use sagas::SagasConfig;
 use sagas::fault::{BEFORE_PROVIDER, Faults};
@@ -245,11 +246,11 @@ async fn an_event_of_a_newer_binary_stops_the_sagas_and_says_upgrade() {
     let mut shop = Shop::open().await;
     shop.stop().await;
     shop.stock("MUG", 5).await;
-    let newer = shop.file.write(|conn| {
+    let newer = shop.database.write(|session| {
         let sql = "UPDATE events SET event_version = '99.0' WHERE position = 2";
-        Ok::<_, sqlite_file::SqliteError>(conn.execute(sql, [])?)
+        session.execute(sql, &[])
     });
-    assert_eq!(newer.await.expect("written"), 1);
+    assert_eq!(newer.await, Ok::<_, DatabaseError>(1));
     shop.restart().await;
     let reason = shop.sagas().stopped().await.expect("a reason");
     assert!(reason.contains("upgrade"), "{reason}");

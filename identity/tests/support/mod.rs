@@ -183,6 +183,10 @@ impl Shop {
 }
 
 /// On SQLite, or, in the test binary `postgres`, on PostgreSQL where there is one.
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(clippy::unused_async, reason = "with the feature, it may be elsewhere")
+)]
 async fn test_database() -> TestDatabase {
     #[cfg(feature = "cluster")]
     if module_path!().starts_with("postgres")

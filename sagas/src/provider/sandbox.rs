@@ -1,5 +1,5 @@
-//! A payment provider for demonstrations, imports and tests. It has a store of its own, `sandbox.db`, as a real provider
-//! would: what it charged is there whatever becomes of our log, so the two can be compared.
+//! A payment provider for demonstrations, imports and tests. It has tables of its own (embedded: a file, `sandbox.db`),
+//! as a real provider would: what it charged is there whatever becomes of our log, so the two can be compared.
 
 mod store;
 
@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use database::{Database, DatabaseError, Session, params};
 use event_schemas::{Clock, Code, PaymentId, Timestamp};
-use sqlite_file::{Connection, Options, SqliteError, SqliteFile, Synchronous};
+use sqlite_file::{Options, SqliteFile, Synchronous};
+use tokio::time::Instant;
 
 use super::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
 use store::{
@@ -64,10 +66,13 @@ pub enum SandboxFault {
     Decline(Code),
 }
 
+/// How long the next report's time is believed where other processes may add reports.
+const BELIEVED: Duration = Duration::from_millis(500);
+
 /// The sandbox. Clones share its store.
 #[derive(Debug, Clone)]
 pub struct SandboxProvider {
-    file: SqliteFile,
+    database: Database,
     clock: Clock,
     options: SandboxOptions,
     shared: Arc<Shared>,
@@ -77,13 +82,19 @@ pub struct SandboxProvider {
 struct Shared {
     /// Microseconds since the epoch; `i64::MAX` if no report is to come.
     next_report_at: AtomicI64,
+    /// When that was last read.
+    read_at: Mutex<Option<Instant>>,
     calls: AtomicU64,
     faults: Mutex<VecDeque<(&'static str, SandboxFault)>>,
 }
 
 impl SandboxProvider {
-    /// Opens or creates the sandbox's store at `path`. Blocks; meant for start-up.
-    pub fn open(path: impl AsRef<Path>, clock: Clock, options: SandboxOptions) -> Result<Self, SqliteError> {
+    /// Opens or creates the sandbox's store in a file of its own at `path`.
+    pub async fn open(
+        path: impl AsRef<Path>,
+        clock: Clock,
+        options: SandboxOptions,
+    ) -> Result<Self, DatabaseError> {
         // It outlives a killed process; no machine's power loss needs to be survived by pretended money.
         let file = SqliteFile::open(
             path,
@@ -92,15 +103,26 @@ impl SandboxProvider {
                 readers: 1,
             },
         )?;
-        file.migrate("sandbox", STEPS)?;
+        Self::open_in(file, clock, options).await
+    }
+
+    /// The sandbox with its tables in `database`, which processes may share.
+    pub async fn open_in(
+        database: impl Into<Database>,
+        clock: Clock,
+        options: SandboxOptions,
+    ) -> Result<Self, DatabaseError> {
+        let database = database.into();
+        database.migrate("sandbox", STEPS).await?;
         let shared = Shared {
             // Due at once: the first question finds out what there is.
             next_report_at: AtomicI64::new(0),
+            read_at: Mutex::default(),
             calls: AtomicU64::new(0),
             faults: Mutex::default(),
         };
         Ok(Self {
-            file,
+            database,
             clock,
             options,
             shared: Arc::new(shared),
@@ -113,30 +135,26 @@ impl SandboxProvider {
     }
 
     /// Minor units that were taken for `payment`, over all attempts.
-    pub async fn charged(&self, payment: PaymentId) -> Result<i64, SqliteError> {
+    pub async fn charged(&self, payment: PaymentId) -> Result<i64, DatabaseError> {
         self.sum(
-            "SELECT coalesce(sum(amount), 0) FROM charges WHERE payment_id = ?1",
+            "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM sandbox_charges WHERE payment_id = ?1",
             payment,
         )
         .await
     }
 
     /// Minor units that were given back for `payment`, over all attempts.
-    pub async fn refunded(&self, payment: PaymentId) -> Result<i64, SqliteError> {
+    pub async fn refunded(&self, payment: PaymentId) -> Result<i64, DatabaseError> {
         self.sum(
-            "SELECT coalesce(sum(amount), 0) FROM refunds WHERE payment_id = ?1",
+            "SELECT CAST(coalesce(sum(amount), 0) AS BIGINT) FROM sandbox_refunds WHERE payment_id = ?1",
             payment,
         )
         .await
     }
 
-    async fn sum(&self, sql: &'static str, payment: PaymentId) -> Result<i64, SqliteError> {
-        self.file
-            .read(move |conn| {
-                Ok(conn
-                    .prepare_cached(sql)?
-                    .query_row([payment.to_string()], |row| row.get(0))?)
-            })
+    async fn sum(&self, sql: &'static str, payment: PaymentId) -> Result<i64, DatabaseError> {
+        self.database
+            .read(move |session| session.query_one(sql, &params![payment.to_string()], |row| row.get(0)))
             .await
     }
 
@@ -185,16 +203,16 @@ impl SandboxProvider {
     pub(super) async fn capture(&self, request: Request) -> Result<Outcome, ProviderError> {
         let late = self.options.late;
         let shared = Arc::clone(&self.shared);
-        self.carry_out("capture", request, move |conn, now, request| {
+        self.carry_out("capture", request, move |store, now, request| {
             let key = request.key;
-            let session = authorized_session(conn, key)?;
+            let session = authorized_session(store, key)?;
             if session.amount < request.amount.amount()
                 || session.currency != request.amount.currency().code()
             {
                 return Err(ProviderError::Misused("a capture beyond what was authorized"));
             }
             if stored(
-                conn,
+                store,
                 &IdempotencyKey {
                     operation: Operation::Void,
                     ..key
@@ -208,11 +226,11 @@ impl SandboxProvider {
                 return Ok(declined("insufficient-funds"));
             }
             let provider_ref = reference(&key);
-            charge(conn, &key, request.amount, &provider_ref)?;
+            charge(store, &key, request.amount, &provider_ref)?;
             Ok(match session.token.as_str() {
                 token::CAPTURED_LATE => {
                     let due_at = after(now, late);
-                    report(conn, due_at, request, &provider_ref)?;
+                    report(store, due_at, request, &provider_ref)?;
                     shared.next_report_at.fetch_min(due_at, Ordering::SeqCst);
                     declined("processing-error")
                 }
@@ -227,32 +245,40 @@ impl SandboxProvider {
     }
 
     pub(super) async fn void(&self, request: Request) -> Result<Outcome, ProviderError> {
-        self.carry_out("void", request, |conn, _, request| {
-            authorized_session(conn, request.key)?;
-            let charged = conn
-                .prepare_cached("SELECT 1 FROM charges WHERE payment_id = ?1 AND attempt = ?2")?
-                .exists((request.key.payment.to_string(), request.key.attempt))?;
-            Ok(Decision::now(if charged { "captured" } else { "voided" }))
+        self.carry_out("void", request, |store, _, request| {
+            authorized_session(store, request.key)?;
+            let charged = store.query_opt(
+                "SELECT 1 FROM sandbox_charges WHERE payment_id = ?1 AND attempt = ?2",
+                &params![request.key.payment.to_string(), request.key.attempt],
+                |_| Ok::<_, ProviderError>(()),
+            )?;
+            Ok(Decision::now(if charged.is_some() {
+                "captured"
+            } else {
+                "voided"
+            }))
         })
         .await
     }
 
     pub(super) async fn refund(&self, request: Request) -> Result<Outcome, ProviderError> {
-        self.carry_out("refund", request, |conn, _, request| {
+        self.carry_out("refund", request, |store, _, request| {
             let IdempotencyKey { payment, attempt, .. } = request.key;
-            let left: i64 = conn
-                .prepare_cached(
-                    "SELECT coalesce((SELECT sum(amount) FROM charges WHERE payment_id = ?1 AND attempt = ?2), 0)
-                          - coalesce((SELECT sum(amount) FROM refunds WHERE payment_id = ?1 AND attempt = ?2), 0)",
-                )?
-                .query_row((payment.to_string(), attempt), |row| row.get(0))?;
+            let left: i64 = store.query_one(
+                "SELECT CAST(
+                     coalesce((SELECT sum(amount) FROM sandbox_charges WHERE payment_id = ?1 AND attempt = ?2), 0)
+                     - coalesce((SELECT sum(amount) FROM sandbox_refunds WHERE payment_id = ?1 AND attempt = ?2), 0)
+                 AS BIGINT)",
+                &params![payment.to_string(), attempt],
+                |row| Ok::<_, ProviderError>(row.get(0)?),
+            )?;
             if request.amount.amount() > left {
                 return Ok(declined("refund-exceeds-charge"));
             }
-            conn.prepare_cached(
-                "INSERT INTO refunds (payment_id, attempt, provider_ref, amount) VALUES (?1, ?2, ?3, ?4)",
-            )?
-            .execute((payment.to_string(), attempt, reference(&request.key), request.amount.amount()))?;
+            store.execute(
+                "INSERT INTO sandbox_refunds (payment_id, attempt, provider_ref, amount) VALUES (?1, ?2, ?3, ?4)",
+                &params![payment.to_string(), attempt, reference(&request.key), request.amount.amount()],
+            )?;
             Ok(Decision::now("refunded"))
         })
         .await
@@ -263,34 +289,29 @@ impl SandboxProvider {
             return Err(ProviderError::Down);
         }
         let now = self.clock.now();
-        self.file
-            .read(move |conn| stored(conn, &key)?.map(|stored| stored.outcome(now)).transpose())
+        self.database
+            .read(move |store| stored(store, &key)?.map(|stored| stored.outcome(now)).transpose())
             .await
     }
 
     pub(super) async fn reports(&self, max: usize) -> Result<Vec<Report>, ProviderError> {
         let now = self.clock.now().as_microsecond();
-        self.file
-            .read(move |conn| {
-                let mut select = conn.prepare_cached(
-                    "SELECT id, payment_id, order_id, attempt, provider_ref, amount, currency FROM reports
+        self.database
+            .read(move |store| {
+                store.query(
+                    "SELECT id, payment_id, order_id, attempt, provider_ref, amount, currency FROM sandbox_reports
                      WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2",
-                )?;
-                let mut rows = select.query((now, max))?;
-                let mut reports = Vec::new();
-                while let Some(row) = rows.next()? {
-                    reports.push(report_from(row)?);
-                }
-                Ok(reports)
+                    &params![now, max],
+                    report_from,
+                )
             })
             .await
     }
 
     pub(super) async fn acknowledge(&self, id: i64) -> Result<(), ProviderError> {
-        self.file
-            .write(move |conn| {
-                conn.prepare_cached("DELETE FROM reports WHERE id = ?1")?
-                    .execute([id])?;
+        self.database
+            .write(move |store| {
+                store.execute("DELETE FROM sandbox_reports WHERE id = ?1", &params![id])?;
                 Ok::<_, ProviderError>(())
             })
             .await?;
@@ -300,16 +321,15 @@ impl SandboxProvider {
     }
 
     pub(super) async fn next_report_at(&self) -> Result<Option<Timestamp>, ProviderError> {
+        self.forget_what_others_may_have_changed();
         let known = self.shared.next_report_at.load(Ordering::SeqCst);
         let micros = if known == 0 {
-            let found = self
-                .file
-                .read(|conn| {
-                    let mut select = conn.prepare_cached("SELECT min(due_at) FROM reports")?;
-                    Ok::<_, ProviderError>(select.query_row([], |row| row.get::<_, Option<i64>>(0))?)
+            let next = self.database.read(|store| {
+                store.query_one("SELECT min(due_at) FROM sandbox_reports", &[], |row| {
+                    Ok::<_, ProviderError>(row.get::<Option<i64>>(0)?)
                 })
-                .await?
-                .unwrap_or(i64::MAX);
+            });
+            let found = next.await?.unwrap_or(i64::MAX);
             // A report that was added meanwhile has lowered the value below what was found.
             let _ = self
                 .shared
@@ -326,12 +346,23 @@ impl SandboxProvider {
         })
     }
 
+    fn forget_what_others_may_have_changed(&self) {
+        if matches!(self.database, Database::Sqlite(_)) {
+            return;
+        }
+        let mut read_at = self.shared.read_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if read_at.is_none_or(|at| at.elapsed() >= BELIEVED) {
+            *read_at = Some(Instant::now());
+            self.shared.next_report_at.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// Carries out `request` once: a key that is known gets its first outcome.
     async fn carry_out(
         &self,
         operation: &'static str,
         request: Request,
-        decide: impl FnOnce(&Connection, Timestamp, &Request) -> Result<Decision, ProviderError> + Send + 'static,
+        decide: impl FnOnce(&Session<'_>, Timestamp, &Request) -> Result<Decision, ProviderError> + Send + 'static,
     ) -> Result<Outcome, ProviderError> {
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
         let fault = self.fault(operation);
@@ -341,9 +372,11 @@ impl SandboxProvider {
         let lose_answer = fault == Some(SandboxFault::LostAnswer);
         let now = self.clock.now();
         let (answer, lost_by_token): (_, bool) = self
-            .file
-            .write(move |conn| {
-                if let Some(stored) = stored(conn, &request.key)? {
+            .database
+            .write(move |store| {
+                // What is decided depends on what was done to the payment before.
+                store.lock(&format!("sandbox/{}", request.key.payment))?;
+                if let Some(stored) = stored(store, &request.key)? {
                     return Ok::<_, ProviderError>((stored.outcome(now)?, false));
                 }
                 let decision = match fault {
@@ -351,9 +384,9 @@ impl SandboxProvider {
                         code: Some(code),
                         ..Decision::now("declined")
                     },
-                    _ => decide(conn, now, &request)?,
+                    _ => decide(store, now, &request)?,
                 };
-                let stored = insert(conn, operation, &request, &decision)?;
+                let stored = insert(store, operation, &request, &decision)?;
                 Ok((stored.outcome(now)?, decision.lost_answer))
             })
             .await?;

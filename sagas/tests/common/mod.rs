@@ -10,6 +10,8 @@ use aggregates::cart::{Cart, CartCommand, CheckOut};
 use aggregates::inventory::{InventoryCommand, StockItem};
 use aggregates::order::{Order, OrderCommand, tax, totals};
 use aggregates::payment::{Payment, PaymentCommand};
+use database::testing::TestDatabase;
+use database::{Database, DatabaseError};
 use event_schemas::{
     Actor, ActorKind, CancelReason, CartId, Clock, Code, CommandId, CountryCode, Currency, CustomerId, Event,
     ManualClock, Money, OrderId, OrderLine, OrderPlaced, PaymentId, PaymentMethod, Position, ProductId,
@@ -19,7 +21,6 @@ use event_store::{CommandRequest, ExecutorOptions, Executors, Log, LogOptions};
 use sagas::fault::Faults;
 use sagas::provider::{Provider, SandboxOptions, SandboxProvider};
 use sagas::{Backoff, Sagas, SagasConfig, SagasDeps, Secret, SecretStore};
-use sqlite_file::{Options, SqliteFile};
 use tempfile::TempDir;
 
 /// Far beyond what any wait here needs.
@@ -27,7 +28,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub struct Shop {
     pub dir: TempDir,
-    pub file: SqliteFile,
+    pub test: TestDatabase,
+    pub database: Database,
     pub log: Log,
     pub executors: Executors,
     pub sandbox: SandboxProvider,
@@ -122,10 +124,13 @@ impl Shop {
             },
             ..config
         };
-        let (file, log, executors, sandbox, secrets) = parts(&dir, &hand).await;
+        let test = test_database().await;
+        let database = test.database().clone();
+        let (log, executors, sandbox, secrets) = parts(&dir, &database, &hand).await;
         let mut shop = Self {
             dir,
-            file,
+            test,
+            database,
             log,
             executors,
             sandbox,
@@ -147,7 +152,7 @@ impl Shop {
         let deps = SagasDeps {
             log: self.log.clone(),
             executors: self.executors.clone(),
-            file: self.file.clone(),
+            database: self.database.clone(),
             provider: Some(Provider::Sandbox(self.sandbox.clone())),
             clock: self.clock(),
             config: self.config.clone(),
@@ -175,18 +180,19 @@ impl Shop {
     /// As [`Shop::restart`], without starting the sagas: nothing of the log is in memory then.
     pub async fn reopen(&mut self) {
         self.stop().await;
-        self.file.close().await.expect("closed");
-        let (file, log, executors, sandbox, secrets) = parts(&self.dir, &self.hand).await;
-        (self.file, self.log, self.executors, self.sandbox, self.secrets) =
-            (file, log, executors, sandbox, secrets);
+        self.database.close().await.expect("closed");
+        self.database = self.test.reopen().await;
+        (self.log, self.executors, self.sandbox, self.secrets) =
+            parts(&self.dir, &self.database, &self.hand).await;
     }
 
     /// What uses table `from` fails, until it is called that again.
     pub async fn rename_table(&self, from: &str, to: &str) {
         let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-        self.file
-            .write(move |conn| Ok::<_, sqlite_file::SqliteError>(conn.execute_batch(&sql)?))
+        self.database
+            .write(move |session| session.execute(&sql, &[]))
             .await
+            .map_err(|error: DatabaseError| error)
             .expect("renamed");
     }
 
@@ -204,9 +210,10 @@ impl Shop {
     /// The sagas begin again at the first event.
     pub async fn redeliver(&mut self) {
         self.stop().await;
-        self.file
-            .write(|conn| Ok::<_, sqlite_file::SqliteError>(conn.execute("DELETE FROM checkpoints", [])?))
+        self.database
+            .write(|session| session.execute("DELETE FROM checkpoints", &[]))
             .await
+            .map_err(|error: DatabaseError| error)
             .expect("deleted");
         self.start(Faults::default()).await;
         self.settle().await;
@@ -477,14 +484,10 @@ impl Shop {
                 "every call to the provider has its answer"
             );
         }
-        let left = self.file.read(|conn| {
-            Ok::<i64, sqlite_file::SqliteError>(conn.query_row(
-                "SELECT count(*) FROM effects",
-                [],
-                |row| row.get(0),
-            )?)
-        });
-        assert_eq!(left.await.expect("read"), 0, "no effect is left over");
+        let left = self
+            .database
+            .read(|session| session.query_one("SELECT count(*) FROM effects", &[], |row| row.get::<i64>(0)));
+        assert_eq!(left.await, Ok::<_, DatabaseError>(0), "no effect is left over");
     }
 
     pub async fn stream(&self, stream: &StreamId) -> Vec<Event> {
@@ -497,19 +500,45 @@ impl Shop {
     }
 }
 
+/// On SQLite, or, in the test binary `postgres`, on PostgreSQL where there is one.
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(clippy::unused_async, reason = "with the feature, it may be elsewhere")
+)]
+pub async fn test_database() -> TestDatabase {
+    #[cfg(feature = "cluster")]
+    if module_path!().starts_with("postgres")
+        && let Some(test) = TestDatabase::postgres().await
+    {
+        return test;
+    }
+    TestDatabase::sqlite()
+}
+
+/// In a file of its own, or beside the log in PostgreSQL.
+pub async fn sandbox(dir: &TempDir, database: &Database, clock: Clock) -> SandboxProvider {
+    let options = SandboxOptions::default();
+    match database {
+        Database::Sqlite(_) => SandboxProvider::open(dir.path().join("sandbox.db"), clock, options).await,
+        #[cfg(feature = "cluster")]
+        Database::Postgres(_) => SandboxProvider::open_in(database, clock, options).await,
+    }
+    .expect("opened")
+}
+
 async fn parts(
     dir: &TempDir,
+    database: &Database,
     hand: &ManualClock,
-) -> (SqliteFile, Log, Executors, SandboxProvider, SecretStore) {
+) -> (Log, Executors, SandboxProvider, SecretStore) {
     let clock = Clock::from(hand.clone());
-    let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).expect("opened");
     let options = LogOptions {
         clock: clock.clone(),
         ..LogOptions::default()
     };
-    let log = Log::open(&file, options).await.expect("opened");
+    let log = Log::open(database, options).await.expect("opened");
     let executors = Executors::start(&log, &ExecutorOptions::default());
-    let sandbox = SandboxProvider::open(dir.path().join("sandbox.db"), clock, SandboxOptions::default());
-    let secrets = SecretStore::open(&file).expect("opened");
-    (file, log, executors, sandbox.expect("opened"), secrets)
+    let sandbox = sandbox(dir, database, clock).await;
+    let secrets = SecretStore::open(database).await.expect("opened");
+    (log, executors, sandbox, secrets)
 }

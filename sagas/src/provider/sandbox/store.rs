@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use event_schemas::{Code, Currency, Money, OrderId, PaymentId, ProviderRef, Timestamp, derive_uuid};
-use sqlite_file::rusqlite::{OptionalExtension as _, Row};
-use sqlite_file::{Connection, SqliteError};
+use database::{DatabaseError, Row, Session, params};
+use event_schemas::{Code, Currency, Money, ProviderRef, Timestamp, derive_uuid};
 
 use crate::provider::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
 
-pub(super) const STEPS: &[&str] = &["CREATE TABLE operations (
+/// The names begin with `sandbox_` since the store may share a database with the log.
+pub(super) const STEPS: &[&str] = &[
+    "CREATE TABLE operations (
      key TEXT NOT NULL PRIMARY KEY,
      payment_id TEXT NOT NULL,
      attempt INTEGER NOT NULL,
@@ -46,7 +47,12 @@ pub(super) const STEPS: &[&str] = &["CREATE TABLE operations (
      amount INTEGER NOT NULL,
      currency TEXT NOT NULL
  ) STRICT;
- CREATE INDEX reports_by_due ON reports (due_at)"];
+ CREATE INDEX reports_by_due ON reports (due_at)",
+    "ALTER TABLE operations RENAME TO sandbox_operations;
+ ALTER TABLE charges RENAME TO sandbox_charges;
+ ALTER TABLE refunds RENAME TO sandbox_refunds;
+ ALTER TABLE reports RENAME TO sandbox_reports",
+];
 
 /// What a first call comes to.
 pub(super) struct Decision {
@@ -116,7 +122,7 @@ impl Stored {
 }
 
 pub(super) const DAMAGED: ProviderError =
-    ProviderError::Misused("sandbox.db holds a value that the sandbox never wrote");
+    ProviderError::Misused("the sandbox's store holds a value that the sandbox never wrote");
 
 /// The provider's name for what a key stands for. A void that came too late names the capture.
 pub(super) fn reference(key: &IdempotencyKey) -> String {
@@ -139,38 +145,41 @@ pub(super) fn after(now: Timestamp, wait: Duration) -> i64 {
         .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
 }
 
-pub(super) fn stored(conn: &Connection, key: &IdempotencyKey) -> Result<Option<Stored>, ProviderError> {
-    let mut select = conn.prepare_cached(
-        "SELECT outcome, code, provider_ref, amount, currency, token, ready_at FROM operations WHERE key = ?1",
-    )?;
-    let row = select.query_row([key.to_string()], |row| {
-        Ok(Stored {
-            outcome: row.get(0)?,
-            code: row.get(1)?,
-            provider_ref: row.get(2)?,
-            amount: row.get(3)?,
-            currency: row.get(4)?,
-            token: row.get(5)?,
-            ready_at: row.get(6)?,
-        })
-    });
-    Ok(row.optional()?)
+pub(super) fn stored(session: &Session<'_>, key: &IdempotencyKey) -> Result<Option<Stored>, ProviderError> {
+    session.query_opt(
+        "SELECT outcome, code, provider_ref, amount, currency, token, ready_at FROM sandbox_operations WHERE key = ?1",
+        &params![key.to_string()],
+        |row| {
+            Ok(Stored {
+                outcome: row.get(0)?,
+                code: row.get(1)?,
+                provider_ref: row.get(2)?,
+                amount: row.get(3)?,
+                currency: row.get(4)?,
+                token: row.get(5)?,
+                ready_at: row.get(6)?,
+            })
+        },
+    )
 }
 
-pub(super) fn authorized_session(conn: &Connection, key: IdempotencyKey) -> Result<Stored, ProviderError> {
+pub(super) fn authorized_session(
+    session: &Session<'_>,
+    key: IdempotencyKey,
+) -> Result<Stored, ProviderError> {
     stored(
-        conn,
+        session,
         &IdempotencyKey {
             operation: Operation::Session,
             ..key
         },
     )?
-    .filter(|session| session.outcome == "authorized")
+    .filter(|stored| stored.outcome == "authorized")
     .ok_or(ProviderError::Misused("the attempt has not been authorized"))
 }
 
 pub(super) fn insert(
-    conn: &Connection,
+    session: &Session<'_>,
     operation: &str,
     request: &Request,
     decision: &Decision,
@@ -193,71 +202,82 @@ pub(super) fn insert(
         token: decision.token.clone().unwrap_or_default(),
         ready_at: decision.ready_at,
     };
-    conn.prepare_cached(
-        "INSERT INTO operations
+    session.execute(
+        "INSERT INTO sandbox_operations
              (key, payment_id, attempt, operation, amount, currency, token, outcome, code, provider_ref, ready_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute((
-        request.key.to_string(),
-        request.key.payment.to_string(),
-        request.key.attempt,
-        operation,
-        stored.amount,
-        &stored.currency,
-        &stored.token,
-        &stored.outcome,
-        &stored.code,
-        &stored.provider_ref,
-        stored.ready_at,
-    ))?;
+        &params![
+            request.key.to_string(),
+            request.key.payment.to_string(),
+            request.key.attempt,
+            operation,
+            stored.amount,
+            &stored.currency,
+            &stored.token,
+            &stored.outcome,
+            &stored.code,
+            &stored.provider_ref,
+            stored.ready_at,
+        ],
+    )?;
     Ok(stored)
 }
 
 pub(super) fn charge(
-    conn: &Connection,
+    session: &Session<'_>,
     key: &IdempotencyKey,
     amount: Money,
     provider_ref: &str,
 ) -> Result<(), ProviderError> {
-    conn.prepare_cached(
-        "INSERT INTO charges (payment_id, attempt, provider_ref, amount, currency) VALUES (?1, ?2, ?3, ?4, ?5)",
-    )?
-    .execute((key.payment.to_string(), key.attempt, provider_ref, amount.amount(), amount.currency().code()))?;
+    session.execute(
+        "INSERT INTO sandbox_charges (payment_id, attempt, provider_ref, amount, currency) VALUES (?1, ?2, ?3, ?4, ?5)",
+        &params![
+            key.payment.to_string(),
+            key.attempt,
+            provider_ref,
+            amount.amount(),
+            amount.currency().code(),
+        ],
+    )?;
     Ok(())
 }
 
+/// One report per attempt, whose id follows from it.
 pub(super) fn report(
-    conn: &Connection,
+    session: &Session<'_>,
     due_at: i64,
     request: &Request,
     provider_ref: &str,
 ) -> Result<(), ProviderError> {
-    conn.prepare_cached(
-        "INSERT INTO reports (due_at, payment_id, order_id, attempt, provider_ref, amount, currency)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?
-    .execute((
-        due_at,
-        request.key.payment.to_string(),
-        request.order.to_string(),
-        request.key.attempt,
-        provider_ref,
-        request.amount.amount(),
-        request.amount.currency().code(),
-    ))?;
+    let (payment, attempt) = (request.key.payment.to_string(), request.key.attempt);
+    let id = derive_uuid(
+        "omisys/sandbox/report",
+        &[payment.as_bytes(), &attempt.to_be_bytes()],
+    );
+    let id = (id.as_u64_pair().0 >> 1).cast_signed();
+    session.execute(
+        "INSERT INTO sandbox_reports (id, due_at, payment_id, order_id, attempt, provider_ref, amount, currency)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        &params![
+            id,
+            due_at,
+            payment,
+            request.order.to_string(),
+            attempt,
+            provider_ref,
+            request.amount.amount(),
+            request.amount.currency().code(),
+        ],
+    )?;
     Ok(())
 }
 
 pub(super) fn report_from(row: &Row<'_>) -> Result<Report, ProviderError> {
-    let payment: String = row.get(1)?;
-    let order: String = row.get(2)?;
-    let reference: String = row.get(4)?;
-    let currency: String = row.get(6)?;
+    let (reference, currency): (String, String) = (row.get(4)?, row.get(6)?);
     Ok(Report {
         id: row.get(0)?,
-        payment: payment.parse::<PaymentId>().map_err(|_| DAMAGED)?,
-        order: order.parse::<OrderId>().map_err(|_| DAMAGED)?,
+        payment: row.parse(1)?,
+        order: row.parse(2)?,
         attempt: row.get(3)?,
         outcome: Outcome::Captured {
             provider_ref: provider_ref(&reference)?,
@@ -267,15 +287,9 @@ pub(super) fn report_from(row: &Row<'_>) -> Result<Report, ProviderError> {
 }
 
 /// The sandbox's own store failed: from outside, a call whose outcome is unknown.
-impl From<SqliteError> for ProviderError {
-    fn from(error: SqliteError) -> Self {
+impl From<DatabaseError> for ProviderError {
+    fn from(error: DatabaseError) -> Self {
         tracing::warn!(%error, "the sandbox's store failed");
         Self::Unknown
-    }
-}
-
-impl From<sqlite_file::rusqlite::Error> for ProviderError {
-    fn from(error: sqlite_file::rusqlite::Error) -> Self {
-        SqliteError::from(error).into()
     }
 }

@@ -1,0 +1,1 @@
+//! Several sagas at once on one log.
