@@ -86,6 +86,10 @@ impl<'a> Session<'a> {
 
     /// Waits until no other write holds a lock of this name, and holds it to the end of this one. Take one lock only, or
     /// several always in the same order. On SQLite writes are alone anyway.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(unused_variables, reason = "SQLite needs no lock")
+    )]
     pub fn lock(&self, name: &str) -> Result<(), DatabaseError> {
         match &self.0 {
             Inner::Sqlite(_) => Ok(()),
