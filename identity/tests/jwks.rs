@@ -13,9 +13,10 @@ use identity::{Purpose, Settings, Start, Status};
 use support::Shop;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use upstreams::{HttpPool, PoolOptions};
 
 /// Identity on a port of its own; a URL where nobody listens comes before it.
-async fn serve(shop: &Shop) -> (Vec<String>, JoinHandle<()>) {
+async fn serve(shop: &Shop) -> (HttpPool, JoinHandle<()>) {
     let nobody = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
@@ -25,10 +26,9 @@ async fn serve(shop: &Shop) -> (Vec<String>, JoinHandle<()>) {
     let here = listener.local_addr().unwrap();
     let router = shop.router.clone();
     let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-    (
-        vec![format!("http://{nobody}"), format!("http://{here}/")],
-        server,
-    )
+    let urls = vec![format!("http://{nobody}"), format!("http://{here}/")];
+    let pool = HttpPool::start(PoolOptions::new("identity", urls)).await;
+    (pool.unwrap(), server)
 }
 
 async fn until(what: &str, condition: impl AsyncFn() -> bool) {
@@ -55,8 +55,8 @@ async fn keys_come_from_identity_and_go_with_it() {
         Err(TokenError::Unchecked),
         "503 and not 401: nobody's token is at fault"
     );
-    let (urls, server) = serve(&shop).await;
-    tokio::spawn(verifier.clone().follow_jwks(urls, std::future::pending()));
+    let (pool, server) = serve(&shop).await;
+    tokio::spawn(verifier.clone().follow_jwks(pool, std::future::pending()));
     until("the keys are fetched", async || verifier.has_keys()).await;
     assert_eq!(verifier.authenticate(&old).await.unwrap().account_id, ann);
     assert_eq!(verifier.authenticate(&staff).await.unwrap().role, Role::Staff);
@@ -90,8 +90,8 @@ async fn with_the_database_revoked_staff_is_noticed() {
     let verifier = Verifier::from_database(&shop.database, &Settings::default(), clock(&shop))
         .await
         .unwrap();
-    let (urls, server) = serve(&shop).await;
-    tokio::spawn(verifier.clone().follow_jwks(urls, std::future::pending()));
+    let (pool, server) = serve(&shop).await;
+    tokio::spawn(verifier.clone().follow_jwks(pool, std::future::pending()));
     until("the keys are fetched", async || verifier.has_keys()).await;
     assert!(verifier.authenticate(&token).await.is_ok());
     shop.identity.set_status(id, Status::Disabled).await.unwrap();

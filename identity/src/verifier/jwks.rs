@@ -3,20 +3,19 @@
 use std::future::Future;
 use std::time::Duration;
 
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
+use upstreams::HttpPool;
 
 use super::{PublicKey, PublicKeys, Verifier};
 use crate::jws;
 
 const PATH: &str = "/.well-known/jwks.json";
 
-/// How often the keys are asked for: a key that was taken out of use signs no longer than this, and is trusted no longer.
+/// How often the keys are asked for: the longest that a key which was taken out of use is still trusted.
 const FETCH_EVERY: Duration = Duration::from_secs(2);
 /// The same while there are none.
 const FIRST_FETCH_EVERY: Duration = Duration::from_millis(500);
@@ -24,15 +23,6 @@ const FIRST_FETCH_EVERY: Duration = Duration::from_millis(500);
 const FETCH_TIMEOUT: Duration = Duration::from_secs(2);
 /// Ours has a few hundred bytes per key.
 const MAX_BYTES: usize = 64 * 1024;
-
-/// Why no keys came.
-#[derive(Debug, thiserror::Error)]
-enum FetchError {
-    #[error("{0} did not answer in time")]
-    Timeout(String),
-    #[error("{url}: {message}")]
-    Failed { url: String, message: String },
-}
 
 #[derive(Deserialize)]
 struct Jwks {
@@ -53,14 +43,14 @@ struct Jwk {
 }
 
 impl Verifier {
-    /// Keeps the keys up to date from the JWKS at one of `identity_urls` (such as `http://identity:8080`), until
-    /// `shutdown` resolves. While identity does not answer the last keys stay: its tokens end within ten minutes.
-    pub async fn follow_jwks(self, identity_urls: Vec<String>, shutdown: impl Future<Output = ()>) {
-        let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+    /// Keeps the keys up to date from the JWKS of `identity`, until `shutdown` resolves. While it does not answer the
+    /// last keys stay: its tokens end within ten minutes.
+    pub async fn follow_jwks(self, identity: HttpPool, shutdown: impl Future<Output = ()>) {
         let mut last = Vec::new();
         tokio::pin!(shutdown);
         loop {
-            match fetch_any(&client, &identity_urls).await {
+            let fetched = tokio::time::timeout(FETCH_TIMEOUT, fetch(&identity)).await;
+            match fetched.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
                 Ok(document) if document == last => {}
                 Ok(document) => {
                     if let Some(keys) = parse(&document) {
@@ -85,33 +75,18 @@ impl Verifier {
     }
 }
 
-type HttpClient = Client<HttpConnector, Empty<bytes::Bytes>>;
-
-/// The first answer of any replica.
-async fn fetch_any(client: &HttpClient, urls: &[String]) -> Result<Vec<u8>, FetchError> {
-    let mut failed = FetchError::Failed {
-        url: "identity".to_owned(),
-        message: "no URL is known".to_owned(),
-    };
-    for url in urls {
-        let url = format!("{}{PATH}", url.trim_end_matches('/'));
-        match tokio::time::timeout(FETCH_TIMEOUT, fetch(client, &url)).await {
-            Ok(Ok(document)) => return Ok(document),
-            Ok(Err(message)) => failed = FetchError::Failed { url, message },
-            Err(_) => failed = FetchError::Timeout(url),
-        }
-    }
-    Err(failed)
-}
-
-async fn fetch(client: &HttpClient, url: &str) -> Result<Vec<u8>, String> {
-    let uri = url.parse().map_err(|_| "not a URL".to_owned())?;
-    let answer = client.get(uri).await.map_err(|error| error.to_string())?;
+async fn fetch(identity: &HttpPool) -> Result<Vec<u8>, String> {
+    let request = Request::get(PATH).body(Body::empty());
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = identity
+        .request(None, request)
+        .await
+        .map_err(|error| error.to_string())?;
     if !answer.status().is_success() {
         return Err(answer.status().to_string());
     }
-    let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-    Ok(body.map_err(|error| error.to_string())?.to_bytes().to_vec())
+    let body = to_bytes(answer.into_body(), MAX_BYTES).await;
+    Ok(body.map_err(|error| error.to_string())?.to_vec())
 }
 
 /// Our kind of keys; none if there is none.
