@@ -33,11 +33,13 @@ const SILENCE: Duration = Duration::from_secs(30);
 const MAX_TRIES: u32 = 32;
 
 /// Whatever the server's or the role's settings are: a commit is durable when it is answered, a lock is not waited for
-/// for ever, and keys are looked into by their index, also on tables whose statistics say that they are empty.
+/// for ever, and keys are looked into by their index, also on tables whose statistics say that they are empty. (Without
+/// `jit`, which an estimate gone wrong would set to work for tens of milliseconds on each statement.)
 const SESSION: &str = "SELECT set_config('synchronous_commit', 'on', false)
         WHERE current_setting('synchronous_commit') NOT IN ('on', 'remote_apply');
     SET default_transaction_isolation = 'read committed';
     SET enable_seqscan = off;
+    SET jit = off;
     SET lock_timeout = '10s';
     SET statement_timeout = '20s'";
 
