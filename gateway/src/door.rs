@@ -12,8 +12,10 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
-use http_conventions::{ClientAddress, Problem, TraceContext};
+use http_conventions::{ClientAddress, InFlight, Problem, TraceContext, UNKNOWN_ROUTE, answered};
 use identity::verifier::{Caller, MaybeCaller, Permission, Verifier};
+use limits::Limits;
+use metrics::{SharedString, gauge};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,12 +24,15 @@ use crate::address::client_address;
 use crate::body::{Capped, Streaming};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::headers;
-use crate::health::{self, Component, MetricsSource, ReadinessProbe};
-use crate::limits::{Limiter, Standing, write_headers};
-use crate::metrics::Metrics;
+use crate::health::{self, Component, MetricsSource, ReadinessProbe, Status};
+use crate::keys::command_key;
+use crate::limited::{Policy, Standing, write_headers};
 use crate::openapi::{self, DuplicateOperation};
 use crate::routes::{Miss, Own, PathConflict, Routes, Target, is_public};
-use crate::upstream::{Services, Upstream};
+use crate::upstream::{Services, Upstream, no_answer};
+
+/// Our name in metrics.
+const SERVICE: &str = "gateway";
 
 /// Why a gateway cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,13 +63,13 @@ struct Inner {
     identity: Upstream,
     verifier: Verifier,
     openapi: Bytes,
-    per_address: Limiter<IpAddr>,
-    per_caller: Limiter<uuid::Uuid>,
+    limits: Limits,
+    per_address: Policy<IpAddr>,
+    per_caller: Policy<uuid::Uuid>,
     in_flight: Arc<Semaphore>,
     streams: Arc<Semaphore>,
-    metrics: Arc<Metrics>,
     readiness: ReadinessProbe,
-    more_metrics: MetricsSource,
+    metrics: MetricsSource,
     stopping: CancellationToken,
 }
 
@@ -75,13 +80,26 @@ impl FromRef<Gateway> for Verifier {
 }
 
 impl Gateway {
-    /// A gateway before `services`. `readiness` says how the parts of the system are doing, `metrics` what they count.
+    /// A gateway before `services` that counts limits by itself. `readiness` says how the parts of this process are
+    /// doing, `metrics` what it counts. Services elsewhere and shared limits are added to the readiness.
     pub fn new(
         config: GatewayConfig,
         services: Services,
         verifier: Verifier,
         readiness: ReadinessProbe,
         metrics: MetricsSource,
+    ) -> Result<Self, GatewayError> {
+        Self::with_limits(config, services, verifier, readiness, metrics, Limits::InProcess)
+    }
+
+    /// A gateway as above whose limits are counted where `limits` says.
+    pub fn with_limits(
+        config: GatewayConfig,
+        services: Services,
+        verifier: Verifier,
+        readiness: ReadinessProbe,
+        metrics: MetricsSource,
+        limits: Limits,
     ) -> Result<Self, GatewayError> {
         config.validate()?;
         let Services {
@@ -111,13 +129,13 @@ impl Gateway {
                 identity: identity.upstream,
                 verifier,
                 openapi: document.to_string().into(),
-                per_address: Limiter::new("address", config.per_address, config.limit_keys_max),
-                per_caller: Limiter::new("caller", config.per_caller, config.limit_keys_max),
+                per_address: Policy::new(&limits, "address", config.per_address, config.limit_keys_max),
+                per_caller: Policy::new(&limits, "caller", config.per_caller, config.limit_keys_max),
+                limits,
                 in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
                 streams: Arc::new(Semaphore::new(config.streams_max)),
-                metrics: Arc::default(),
                 readiness,
-                more_metrics: metrics,
+                metrics,
                 stopping: CancellationToken::new(),
                 config: Arc::new(config),
             }),
@@ -142,30 +160,39 @@ impl Gateway {
         self.inner.config.clone()
     }
 
-    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
-        &self.inner.metrics
-    }
-
     /// Cancelled when shutdown begins.
     pub(crate) fn stopping(&self) -> CancellationToken {
         self.inner.stopping.clone()
     }
 
+    /// How everything is that this process depends on.
     pub(crate) fn components(&self) -> Vec<Component> {
-        (self.inner.readiness)()
+        let inner = &*self.inner;
+        let upstreams = [&inner.command, &inner.query, &inner.identity];
+        let mut upstreams: Vec<Component> = upstreams.into_iter().filter_map(Upstream::component).collect();
+        // A service that is away takes its own routes with it, not the others': then we are not down.
+        if upstreams.iter().any(|upstream| upstream.status != Status::Down) {
+            for upstream in &mut upstreams {
+                upstream.status = upstream.status.min(Status::Degraded);
+            }
+        }
+        let limits = inner.limits.is_degraded().then(|| Component {
+            name: "limits".to_owned(),
+            status: Status::Degraded,
+            detail: Some("Redis is away: each gateway counts for itself".to_owned()),
+        });
+        let mut components = (inner.readiness)();
+        components.extend(upstreams);
+        components.extend(limits);
+        components
     }
 
     pub(crate) fn render_metrics(&self) -> String {
-        let Inner {
-            config,
-            in_flight,
-            streams,
-            ..
-        } = &*self.inner;
-        let in_flight = config.in_flight_max - in_flight.available_permits();
-        let streams = config.streams_max - streams.available_permits();
-        let mut text = self.inner.metrics.render(in_flight, streams);
-        (self.inner.more_metrics)(&mut text);
+        let Inner { config, streams, .. } = &*self.inner;
+        let open = config.streams_max - streams.available_permits();
+        gauge!("omisys_http_streams", "service" => SERVICE).set(open as f64);
+        let mut text = String::new();
+        (self.inner.metrics)(&mut text);
         text
     }
 
@@ -182,7 +209,7 @@ impl Gateway {
         &self,
         request: Request,
         standings: &mut Vec<Standing>,
-    ) -> (Option<Target>, Result<Response, Problem>) {
+    ) -> (Option<Arc<str>>, Result<Response, Problem>) {
         let (parts, body) = request.into_parts();
         let peer = parts
             .extensions
@@ -192,11 +219,13 @@ impl Gateway {
         let address = ClientAddress(peer.map(|peer| client_address(peer, &parts.headers, trusted)));
         let route = self.inner.routes.find(&parts.method, parts.uri.path());
         let target = route.as_ref().ok().map(|(target, _)| *target);
+        let template = route.as_ref().ok().map(|(_, template)| Arc::clone(template));
+        tracing::Span::current().record("route", template.as_deref().unwrap_or(UNKNOWN_ROUTE));
         // Whoever watches us must not be limited like whoever uses us.
         if !matches!(target, Some(Target::Own(Own::Livez | Own::Readyz)))
-            && let Err(problem) = counted(standings, self.inner.per_address.check(&address.bucket()))
+            && let Err(problem) = counted(standings, self.inner.per_address.check(&address.bucket()).await)
         {
-            return (target, Err(problem));
+            return (template, Err(problem));
         }
         let answer = match route {
             Ok((target, template)) => {
@@ -221,7 +250,7 @@ impl Gateway {
                 ))
             }
         };
-        (target, answer)
+        (template, answer)
     }
 
     async fn pass(
@@ -239,7 +268,7 @@ impl Gateway {
         if let Some(caller) = caller {
             counted(
                 standings,
-                self.inner.per_caller.check(caller.account_id.as_uuid()),
+                self.inner.per_caller.check(caller.account_id.as_uuid()).await,
             )?;
         }
         let upstream = match self.upstream(route.target) {
@@ -255,14 +284,23 @@ impl Gateway {
         let method = parts.method.clone();
         let request = for_service(parts, Body::new(body), address, route.is_webhook());
         let timeout = self.inner.config.request_timeout();
-        let answered = tokio::time::timeout(timeout, upstream.call(request)).await;
+        // Only commands have a mailbox that is warm somewhere.
+        let key = |request: &Request| {
+            (route.target == Target::Command)
+                .then(|| {
+                    let account = caller.map(|caller| caller.account_id);
+                    command_key(route.template, request.uri().path(), account, request.headers())
+                })
+                .flatten()
+        };
+        let answered = tokio::time::timeout(timeout, upstream.call(request, key)).await;
         if fate.exceeded.load(Ordering::Relaxed) {
             return Err(too_large(bytes_max));
         }
         let Ok(response) = answered else {
             return Err(timed_out(fate.complete.load(Ordering::Relaxed)));
         };
-        let response = response.map_err(Problem::internal)?;
+        let response = response?;
         let response = for_client(response, &method, route.public && caller.is_none())?;
         drop(permit);
         self.hold_stream(response)
@@ -330,6 +368,7 @@ impl Route<'_> {
 /// The middleware around everything: browsers, numbers, and what stands on every answer.
 async fn around(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
+    let _in_flight = InFlight::enter(SERVICE);
     let origins = &gateway.inner.config.cors_origins;
     let origin = headers::allowed_origin(request.headers(), origins);
     let mut response = if origin.is_some() && headers::is_preflight(request.method(), request.headers()) {
@@ -346,36 +385,33 @@ async fn around(State(gateway): State<Gateway>, request: Request, next: Next) ->
         headers::vary_origin(response.headers_mut());
     }
     headers::harden(response.headers_mut());
-    let target = response
+    let route = response
         .extensions_mut()
         .remove::<Answered>()
-        .and_then(|Answered(target)| target);
-    gateway
-        .inner
-        .metrics
-        .answered(target, response.status(), begun.elapsed());
+        .and_then(|Answered(template)| template)
+        .map_or(SharedString::const_str(UNKNOWN_ROUTE), SharedString::from_shared);
+    answered(SERVICE, route, response.status(), begun.elapsed());
     response
 }
 
-/// Left in an answer's extensions: who gave it.
+/// Left in an answer's extensions: the route that it is the answer of.
 #[derive(Clone)]
-struct Answered(Option<Target>);
+struct Answered(Option<Arc<str>>);
 
 async fn pass(State(gateway): State<Gateway>, request: Request) -> Response {
     let mut standings = Vec::with_capacity(2);
-    let (target, answer) = gateway.answer(request, &mut standings).await;
+    let (template, answer) = gateway.answer(request, &mut standings).await;
     let mut response = answer.unwrap_or_else(Problem::into_response);
     write_headers(&standings, response.headers_mut());
-    response.extensions_mut().insert(Answered(target));
+    response.extensions_mut().insert(Answered(template));
     response
 }
 
 fn counted(standings: &mut Vec<Standing>, standing: Standing) -> Result<(), Problem> {
     standings.push(standing);
-    if standing.refused {
-        Err(Problem::too_many_requests(standing.reset))
-    } else {
-        Ok(())
+    match standing.refused_for() {
+        Some(wait) => Err(Problem::too_many_requests(wait)),
+        None => Ok(()),
     }
 }
 
@@ -437,9 +473,7 @@ fn overloaded(detail: &'static str) -> Problem {
 /// Whose fault it was that time ran out: the client's while its body was still on the way, else ours.
 fn timed_out(body_complete: bool) -> Problem {
     if body_complete {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "Timed out")
-            .detail("the answer took too long; the request may still take effect: repeat it with the same Idempotency-Key")
-            .retry_after(Duration::from_secs(1))
+        no_answer()
     } else {
         Problem::new(
             StatusCode::REQUEST_TIMEOUT,

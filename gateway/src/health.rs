@@ -39,7 +39,11 @@ pub struct Component {
 /// Says how every part is doing; asked on every `/readyz`, so it answers from memory.
 pub type ReadinessProbe = Arc<dyn Fn() -> Vec<Component> + Send + Sync>;
 
-/// Writes further metrics in Prometheus' text format; asked on every `/metrics`.
+/// The type of [`MetricsSource`]'s text.
+pub(crate) const METRICS_TEXT: &str = "text/plain; version=0.0.4";
+
+/// Writes the process's metrics in Prometheus' text format; asked on every `/metrics`. All of them, what the gateway
+/// counts too: that goes to the recorder of the `metrics` crate, which the binary installs.
 pub type MetricsSource = Arc<dyn Fn(&mut String) + Send + Sync>;
 
 #[derive(Serialize)]
@@ -60,17 +64,15 @@ pub(crate) fn answer(gateway: &Gateway, own: Own, caller: Option<Caller>) -> Res
     let sees_operations = caller.is_some_and(|caller| caller.may(Permission::OpsRead));
     match own {
         Own::Root => Ok((StatusCode::SEE_OTHER, [(LOCATION, "/docs")]).into_response()),
-        Own::Livez => Ok(Json(Readiness {
-            status: "alive",
-            components: None,
-        })
-        .into_response()),
-        Own::Readyz => Ok(readiness(gateway, sees_operations)),
-        Own::Metrics if sees_operations => Ok((
-            [(CONTENT_TYPE, "text/plain; version=0.0.4")],
-            gateway.render_metrics(),
-        )
-            .into_response()),
+        Own::Livez => Ok(alive()),
+        Own::Readyz => Ok(readiness(
+            gateway.components(),
+            gateway.stopping().is_cancelled(),
+            sees_operations,
+        )),
+        Own::Metrics if sees_operations => {
+            Ok(([(CONTENT_TYPE, METRICS_TEXT)], gateway.render_metrics()).into_response())
+        }
         Own::Metrics if caller.is_none() => Err(Problem::unauthorized(None)),
         Own::Metrics => Err(Problem::forbidden(Permission::OpsRead.as_str())),
         Own::OpenApi => Ok(public(gateway.openapi_text().into(), "application/json")),
@@ -94,20 +96,29 @@ fn public(body: Body, content_type: &'static str) -> Response {
         .into_response()
 }
 
-fn readiness(gateway: &Gateway, sees_operations: bool) -> Response {
-    let components = gateway.components();
+/// The process runs.
+pub(crate) fn alive() -> Response {
+    Json(Readiness {
+        status: "alive",
+        components: None,
+    })
+    .into_response()
+}
+
+/// Whether the process can serve.
+pub(crate) fn readiness(components: Vec<Component>, stopping: bool, with_components: bool) -> Response {
     let worst = components
         .iter()
         .map(|component| component.status)
         .max()
         .unwrap_or(Status::Up);
     let (code, status) = match worst {
-        _ if gateway.stopping().is_cancelled() => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+        _ if stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
         Status::Up => (StatusCode::OK, "ready"),
         Status::Degraded => (StatusCode::OK, "degraded"),
         Status::Down => (StatusCode::SERVICE_UNAVAILABLE, "down"),
     };
-    let components = sees_operations.then_some(components);
+    let components = with_components.then_some(components);
     (
         code,
         [(CACHE_CONTROL, "no-store")],

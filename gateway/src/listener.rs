@@ -6,13 +6,15 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use http_conventions::{ClientAddress, Problem};
+use metrics::{Gauge, counter, gauge};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::metrics::Metrics;
+use crate::config::GatewayConfig;
 use crate::{Gateway, connection};
 
 /// Connections beyond the caps that are told so at once; what comes beyond these is closed unheard.
@@ -29,16 +31,46 @@ pub async fn serve(
     soft: CancellationToken,
     hard: CancellationToken,
 ) {
-    let config = gateway.config();
-    let router = gateway.router();
+    let listening = Listening {
+        service: "gateway",
+        router: gateway.router(),
+        config: gateway.config(),
+        stopping: gateway.stopping(),
+    };
+    listen(listener, listening, soft, hard).await;
+}
+
+/// What a listener serves.
+pub(crate) struct Listening {
+    /// The service's name in metrics.
+    pub(crate) service: &'static str,
+    pub(crate) router: Router,
+    /// Of which the listener takes caps and time-outs of connections.
+    pub(crate) config: Arc<GatewayConfig>,
+    /// Cancelled here when shutdown begins: event streams and `/readyz` hear of it this way.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// The accept loop of a gateway or of a service.
+pub(crate) async fn listen(
+    listener: TcpListener,
+    listening: Listening,
+    soft: CancellationToken,
+    hard: CancellationToken,
+) {
+    let Listening {
+        service,
+        router,
+        config,
+        stopping,
+    } = listening;
     let tracker = TaskTracker::new();
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let connections = Arc::new(Connections {
         all: Arc::new(Semaphore::new(config.connections_max)),
         by_address: Mutex::default(),
+        open: gauge!("omisys_http_connections", "service" => service),
     });
-    // Event streams and `/readyz` hear of the shutdown through the gateway.
-    let stopping = gateway.stopping();
     // Ends with the drain time too, which is ours, while `hard` is the caller's.
     let end = hard.child_token();
 
@@ -66,7 +98,7 @@ pub async fn serve(
             config.connections_per_address_max
         };
         let Some(place) = connections.take(ClientAddress(Some(peer.ip())).bucket(), limit) else {
-            gateway.metrics().connection_refused();
+            counter!("omisys_http_connections_refused_total", "service" => service).increment(1);
             if let Ok(permit) = refusals.clone().try_acquire_owned() {
                 tracker.spawn(until(end.clone(), refuse(stream, permit)));
             }
@@ -74,11 +106,10 @@ pub async fn serve(
         };
         // Answers are small and whole: waiting to fill a packet only delays them.
         let _ = stream.set_nodelay(true);
-        let counted = Counted::new(gateway.metrics().clone());
         let serving = connection::serve(stream, peer, router.clone(), config.clone(), stopping.clone());
         tracker.spawn(until(end.clone(), async move {
             serving.await;
-            drop((counted, place));
+            drop(place);
         }));
     }
 
@@ -117,26 +148,11 @@ fn is_the_connections(error: &io::Error) -> bool {
     )
 }
 
-/// A connection among the metrics, however it ends.
-struct Counted(Arc<Metrics>);
-
-impl Counted {
-    fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.connection_opened();
-        Self(metrics)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connection_closed();
-    }
-}
-
 /// Counts open connections, in all and by address.
 struct Connections {
     all: Arc<Semaphore>,
     by_address: Mutex<HashMap<IpAddr, usize>>,
+    open: Gauge,
 }
 
 /// One open connection among those that count.
@@ -155,6 +171,7 @@ impl Connections {
             return None;
         }
         *open += 1;
+        self.open.increment(1.0);
         Some(Place {
             connections: self.clone(),
             address,
@@ -165,6 +182,7 @@ impl Connections {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.connections.open.decrement(1.0);
         let mut by_address = self
             .connections
             .by_address

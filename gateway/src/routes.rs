@@ -1,6 +1,8 @@
 //! Which service answers what. The table is made from the services' OpenAPI documents, so a route that is not
 //! documented cannot be reached from outside, and 404 and 405 are told apart without asking a service.
 
+use std::sync::Arc;
+
 use http::Method;
 use serde_json::Value;
 
@@ -16,7 +18,7 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// The name in metrics and in the OpenAPI document.
+    /// The name in the OpenAPI document.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Command => "command",
@@ -64,7 +66,7 @@ type Entry = Vec<(Method, Target)>;
 #[derive(Default)]
 pub(crate) struct Routes {
     router: matchit::Router<usize>,
-    entries: Vec<(String, Entry)>,
+    entries: Vec<(Arc<str>, Entry)>,
 }
 
 /// Two templates that the router cannot tell apart.
@@ -101,7 +103,7 @@ impl Routes {
     }
 
     fn add(&mut self, path: &str, method: Method, target: Target) -> Result<(), PathConflict> {
-        let known = self.entries.iter().position(|(known, _)| known == path);
+        let known = self.entries.iter().position(|(known, _)| &**known == path);
         let index = if let Some(index) = known {
             index
         } else {
@@ -109,7 +111,7 @@ impl Routes {
                 path: path.to_owned(),
             };
             self.router.insert(path, self.entries.len()).map_err(conflict)?;
-            self.entries.push((path.to_owned(), Vec::new()));
+            self.entries.push((path.into(), Vec::new()));
             self.entries.len() - 1
         };
         self.entries[index].1.push((method, target));
@@ -117,7 +119,7 @@ impl Routes {
     }
 
     /// Who answers `method` on `path`, and the path's template. `HEAD` is answered wherever `GET` is.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Result<(Target, &str), Miss> {
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Result<(Target, &Arc<str>), Miss> {
         let found = self.router.at(path).map_err(|_| Miss::NotFound)?;
         let (template, entry) = &self.entries[*found.value];
         let asked = if method == Method::HEAD {
@@ -173,22 +175,24 @@ mod tests {
     #[test]
     fn a_path_leads_to_the_service_that_documents_its_method() {
         let routes = routes();
+        let find = |method, path| {
+            routes
+                .find(&method, path)
+                .map(|(target, template)| (target, &**template))
+        };
         assert_eq!(
-            routes.find(&Method::POST, "/v1/products"),
+            find(Method::POST, "/v1/products"),
             Ok((Target::Command, "/v1/products"))
         );
         assert_eq!(
-            routes.find(&Method::GET, "/v1/products"),
+            find(Method::GET, "/v1/products"),
             Ok((Target::Query, "/v1/products"))
         );
         assert_eq!(
-            routes.find(&Method::HEAD, "/v1/orders/7"),
+            find(Method::HEAD, "/v1/orders/7"),
             Ok((Target::Query, "/v1/orders/{id}"))
         );
-        assert_eq!(
-            routes.find(&Method::GET, "/docs"),
-            Ok((Target::Own(Own::Docs), "/docs"))
-        );
+        assert_eq!(find(Method::GET, "/docs"), Ok((Target::Own(Own::Docs), "/docs")));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::collections::HashMap;
 use std::future::pending;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -14,10 +15,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use event_schemas::{AccountId, Clock};
-use gateway::{Component, Gateway, GatewayConfig, Service, Services, Status, Upstream};
-use http_conventions::{ClientAddress, Problem};
+use gateway::{
+    Component, Gateway, GatewayConfig, Service, ServiceServer, Services, Status, Upstream, serve_service,
+};
+use http_conventions::{ClientAddress, Problem, ServiceToken};
 use identity::verifier::Role;
 use identity::{Identity, KeySource, Settings};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use sqlite_file::SqliteFile;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use upstreams::{HttpPool, PoolOptions};
 
 /// Far longer than anything here takes.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -44,11 +49,67 @@ pub struct Harness {
     pub holding: Arc<Notify>,
     /// Lets those requests go.
     pub release: Arc<Notify>,
+    /// Ends the services, where they are elsewhere, by name.
+    pub services: HashMap<&'static str, CancellationToken>,
+    service_addresses: HashMap<&'static str, SocketAddr>,
     identity: Identity,
     _dir: tempfile::TempDir,
 }
 
+/// A gateway before services in this process; in the test binary `remote` the same before services on sockets of their
+/// own, so that both are held to the same promises.
 pub async fn start(config: GatewayConfig) -> Harness {
+    start_with(config, limits::Limits::InProcess).await
+}
+
+const REMOTE: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"remote");
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// What the binary's exporter is.
+fn exporter() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap())
+}
+
+/// A component of every process.
+fn probe() -> Vec<Component> {
+    let component = |name: &str, status| Component {
+        name: name.to_owned(),
+        status,
+        detail: None,
+    };
+    vec![
+        component("log", Status::Up),
+        component("projections/orders", Status::Degraded),
+    ]
+}
+
+/// The service on a socket of its own, as a process of the cluster serves it.
+async fn elsewhere(name: &'static str, service: Service) -> (Service, SocketAddr, CancellationToken) {
+    let Upstream::InProcess(router) = service.upstream else {
+        panic!("it is elsewhere already");
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let token = ServiceToken::new(SECRET).unwrap();
+    let server = ServiceServer {
+        name,
+        router,
+        readiness: Arc::new(probe),
+        metrics: Arc::new(|text: &mut String| text.push_str(&exporter().render())),
+        token: Some(token.clone()),
+    };
+    let hard = CancellationToken::new();
+    tokio::spawn(serve_service(listener, server, hard.clone(), hard.clone()));
+    let mut options = PoolOptions::new(name, vec![format!("http://{address}")]);
+    options.service_token = Some(token);
+    options.check_every = Duration::from_millis(50);
+    let pool = HttpPool::start(options).await.unwrap();
+    (Service::http(pool, service.openapi), address, hard)
+}
+
+pub async fn start_with(config: GatewayConfig, limits: limits::Limits) -> Harness {
     let dir = tempfile::tempdir().unwrap();
     let file = SqliteFile::open(dir.path().join("log.db"), sqlite_file::Options::default()).unwrap();
     let keys = KeySource::Directory(dir.path().to_path_buf());
@@ -56,28 +117,32 @@ pub async fn start(config: GatewayConfig) -> Harness {
         .await
         .unwrap();
     let (holding, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let services = Services {
+    let mut services = Services {
         command: command(holding.clone(), release.clone()),
         query: query(),
         identity: stub_identity(),
     };
-    let probe = || {
-        let component = |name: &str, status| Component {
-            name: name.to_owned(),
-            status,
-            detail: None,
-        };
-        vec![
-            component("log", Status::Up),
-            component("projections/orders", Status::Degraded),
-        ]
-    };
-    let gateway = Gateway::new(
+    let (mut ends, mut addresses) = (HashMap::new(), HashMap::new());
+    if REMOTE {
+        for (name, service) in [
+            ("command-api", &mut services.command),
+            ("query-api", &mut services.query),
+            ("identity", &mut services.identity),
+        ] {
+            let (remote, address, end) = elsewhere(name, service.clone()).await;
+            *service = remote;
+            addresses.insert(name, address);
+            ends.insert(name, end);
+        }
+    }
+    exporter();
+    let gateway = Gateway::with_limits(
         config,
         services,
         identity.verifier(),
         Arc::new(probe),
-        Arc::new(|text: &mut String| text.push_str("omisys_log_position 7\n")),
+        Arc::new(|text: &mut String| text.push_str(&exporter().render())),
+        limits,
     )
     .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -91,6 +156,8 @@ pub async fn start(config: GatewayConfig) -> Harness {
         served,
         holding,
         release,
+        services: ends,
+        service_addresses: addresses,
         identity,
         _dir: dir,
     }
@@ -107,27 +174,14 @@ impl Harness {
         TcpStream::connect(self.address).await.unwrap()
     }
 
+    /// Where a service is that is elsewhere.
+    pub fn service_address(&self, name: &str) -> SocketAddr {
+        self.service_addresses[name]
+    }
+
     /// Sends `head` (lines without their ends) and `body` on a connection of its own.
     pub async fn send(&self, head: &[&str], body: &[u8]) -> Reply {
-        let mut stream = self.connect().await;
-        let mut bytes = format!("{}\r\nhost: shop\r\nconnection: close\r\n", head[0]).into_bytes();
-        for line in &head[1..] {
-            bytes.extend_from_slice(line.as_bytes());
-            bytes.extend_from_slice(b"\r\n");
-        }
-        bytes.extend_from_slice(b"\r\n");
-        bytes.extend_from_slice(body);
-        // The server may answer, and stop reading, before all is written.
-        let (mut reading, mut writing) = stream.split();
-        let write = async {
-            let _ = writing.write_all(&bytes).await;
-        };
-        let mut answer = Vec::new();
-        let read = async {
-            reading.read_to_end(&mut answer).await.unwrap();
-        };
-        soon("an answer", async { tokio::join!(write, read) }).await;
-        Reply::parse(&answer)
+        send_to(self.address, head, body).await
     }
 
     pub async fn get(&self, path: &str, lines: &[&str]) -> Reply {
@@ -151,6 +205,38 @@ impl Harness {
         let head: Vec<&str> = fixed.into_iter().chain(lines.iter().copied()).collect();
         self.send(&head, body).await
     }
+}
+
+/// Sends `head` (lines without their ends) and `body` on a connection of its own.
+pub async fn send_to(address: SocketAddr, head: &[&str], body: &[u8]) -> Reply {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let mut bytes = format!("{}\r\nhost: shop\r\nconnection: close\r\n", head[0]).into_bytes();
+    for line in &head[1..] {
+        bytes.extend_from_slice(line.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    bytes.extend_from_slice(body);
+    // The server may answer, and stop reading, before all is written.
+    let (mut reading, mut writing) = stream.split();
+    let write = async {
+        let _ = writing.write_all(&bytes).await;
+    };
+    let mut answer = Vec::new();
+    let read = async {
+        reading.read_to_end(&mut answer).await.unwrap();
+    };
+    soon("an answer", async { tokio::join!(write, read) }).await;
+    Reply::parse(&answer)
+}
+
+/// A GET to a service itself.
+pub async fn ask(address: SocketAddr, path: &str, lines: &[&str]) -> Reply {
+    let request = format!("GET {path} HTTP/1.1");
+    let head: Vec<&str> = std::iter::once(request.as_str())
+        .chain(lines.iter().copied())
+        .collect();
+    send_to(address, &head, b"").await
 }
 
 #[derive(Debug)]
