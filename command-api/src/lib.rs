@@ -21,6 +21,7 @@ mod refusals;
 mod routes;
 mod state;
 
+use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use follow::{MAX_UNPAID_PER_ADDRESS, MAX_UNPAID_PER_CUSTOMER};
@@ -33,4 +34,9 @@ pub use state::{CommandApi, Rules, Services};
 /// Put [`http_conventions::finish`] around the service that this becomes part of.
 pub fn router(api: CommandApi) -> OpenApiRouter {
     routes::all().with_state(api)
+}
+
+/// What [`router`] serves, for whoever documents it without running it.
+pub fn openapi() -> OpenApi {
+    routes::all().into_openapi()
 }

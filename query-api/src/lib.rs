@@ -34,6 +34,18 @@ struct ApiDoc;
 
 /// All routes with their documentation; errors are completed by `http_conventions::finish`, which is layered here.
 pub fn router(state: QueryApi) -> OpenApiRouter {
+    routes()
+        .fallback(not_found)
+        .layer(axum::middleware::from_fn(http_conventions::finish))
+        .with_state(state)
+}
+
+/// What [`router`] serves, for whoever documents it without running it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    routes().into_openapi()
+}
+
+fn routes() -> OpenApiRouter<QueryApi> {
     OpenApiRouter::with_openapi(ApiDoc::openapi())
         .routes(routes!(products::list::list))
         .routes(routes!(products::get::get))
@@ -46,7 +58,4 @@ pub fn router(state: QueryApi) -> OpenApiRouter {
         .routes(routes!(payments::get::get))
         .routes(routes!(reports::sales::sales))
         .routes(routes!(ops::projections::projections))
-        .fallback(not_found)
-        .layer(axum::middleware::from_fn(http_conventions::finish))
-        .with_state(state)
 }
