@@ -7,7 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use axum::BoxError;
 use axum::body::{Body, HttpBody};
+use axum::response::Response;
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http_body_util::{LengthLimitError, Limited};
 use hyper::body::{Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
@@ -71,16 +73,28 @@ impl HttpBody for Capped {
     }
 }
 
-/// An answer that goes on for as long as the client listens. It holds its place among the streams, and ends on
-/// shutdown: the client comes back with `Last-Event-ID`.
+/// Whether an answer is an event stream.
+pub(crate) fn is_stream(response: &Response) -> bool {
+    response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind == "text/event-stream")
+}
+
+/// An answer that goes on for as long as the client listens. It holds its place among the streams, if those are counted,
+/// and ends on shutdown: the client comes back with `Last-Event-ID`.
 pub(crate) struct Streaming {
     body: Body,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Streaming {
-    pub(crate) fn new(body: Body, stopping: &CancellationToken, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(
+        body: Body,
+        stopping: &CancellationToken,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         Self {
             body,
             stop: Box::pin(stopping.clone().cancelled_owned()),

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::address::client_address;
-use crate::body::{Capped, Streaming};
+use crate::body::{Capped, Streaming, is_stream};
 use crate::config::{ConfigError, GatewayConfig};
 use crate::headers;
 use crate::health::{self, Component, MetricsSource, ReadinessProbe, Status};
@@ -338,17 +338,13 @@ impl Gateway {
 
     /// A stream leaves the requests in flight and joins the streams.
     fn hold_stream(&self, response: Response) -> Result<Response, Problem> {
-        let is_stream = response
-            .headers()
-            .get(CONTENT_TYPE)
-            .is_some_and(|kind| kind == "text/event-stream");
-        if !is_stream {
+        if !is_stream(&response) {
             return Ok(response);
         }
         let Ok(permit) = self.inner.streams.clone().try_acquire_owned() else {
             return Err(overloaded("too many streams at once"));
         };
-        Ok(response.map(|body| Body::new(Streaming::new(body, &self.inner.stopping, permit))))
+        Ok(response.map(|body| Body::new(Streaming::new(body, &self.inner.stopping, Some(permit)))))
     }
 }
 

@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -14,6 +15,7 @@ use http_conventions::{Problem, ServiceToken, believe_services, finish, observe}
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::body::{Streaming, is_stream};
 use crate::config::GatewayConfig;
 use crate::health::{self, METRICS_TEXT, MetricsSource, ReadinessProbe};
 use crate::listener::{Listening, listen};
@@ -67,6 +69,18 @@ fn router(service: ServiceServer, stopping: CancellationToken) -> Router {
         metrics,
         token,
     } = service;
+    let stop = stopping.clone();
+    let end_streams = move |request: Request, next: Next| {
+        let stop = stop.clone();
+        async move {
+            let response = next.run(request).await;
+            if is_stream(&response) {
+                response.map(|body| Body::new(Streaming::new(body, &stop, None)))
+            } else {
+                response
+            }
+        }
+    };
     let readyz = move || async move { health::readiness(readiness(), stopping.is_cancelled(), true) };
     let numbers = move || async move {
         let mut text = String::new();
@@ -75,6 +89,7 @@ fn router(service: ServiceServer, stopping: CancellationToken) -> Router {
     };
     router
         .layer(from_fn(contain_panics))
+        .layer(from_fn(end_streams))
         .layer(from_fn_with_state(token, believe_services))
         .layer(from_fn_with_state(name, observe))
         .layer(from_fn(finish))

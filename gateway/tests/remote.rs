@@ -10,6 +10,7 @@ use door::support::{self, soon, start};
 use gateway::GatewayConfig;
 use identity::verifier::Role;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
 async fn a_service_that_is_down_is_503_at_once_and_its_routes_only() {
@@ -84,4 +85,42 @@ async fn a_service_shows_how_it_is_and_believes_only_services() {
     ] {
         assert!(text.contains(line), "{line} in {text}");
     }
+}
+
+#[tokio::test]
+async fn a_head_is_answered_without_a_body() {
+    let shop = start(GatewayConfig::default()).await;
+    for _ in 0..3 {
+        let reply = shop.send(&["HEAD /v1/products HTTP/1.1"], b"").await;
+        assert_eq!((reply.status, reply.body.len()), (200, 0));
+    }
+}
+
+#[tokio::test]
+async fn streams_end_when_their_service_stops_and_do_not_hold_it_up() {
+    let shop = start(GatewayConfig::default()).await;
+    let token = format!("authorization: Bearer {}", shop.token(Role::Customer, 1).await);
+    let mut stream = shop.connect().await;
+    let request =
+        format!("GET /v1/orders/7/stream HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n{token}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(7).any(|window| window == b"data: 1") {
+        assert_ne!(
+            soon("the first event", stream.read_buf(&mut seen)).await.unwrap(),
+            0
+        );
+    }
+    // Softly: what is in flight may finish, and a stream would never.
+    shop.softly["query-api"].cancel();
+    soon("the stream ends", stream.read_to_end(&mut seen))
+        .await
+        .unwrap();
+    let service = shop.service_address("query-api");
+    soon("the service stops", async {
+        while tokio::net::TcpStream::connect(service).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }

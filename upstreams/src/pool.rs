@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::fmt;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -133,6 +134,15 @@ impl HttpPool {
                 .increment(1);
         }
         answer
+    }
+
+    /// Where a request with this key would go now; none if no replica is known. Whoever sends many can group them by it
+    /// and send each group under one of its keys.
+    pub fn owner(&self, key: &str) -> Option<SocketAddr> {
+        self.shared
+            .order(Some(key))
+            .first()
+            .map(|replica| replica.address)
     }
 
     /// What is known of each replica.

@@ -16,6 +16,9 @@ async fn owners(pool: &HttpPool) -> HashMap<String, SocketAddr> {
     for number in 0..60 {
         let key = format!("order/{number}");
         let owner = who(pool, Some(&key)).await;
+        if pool.health() == PoolHealth::Up {
+            assert_eq!(pool.owner(&key), Some(owner));
+        }
         owners.insert(key, owner);
     }
     owners
@@ -120,6 +123,7 @@ async fn a_name_is_its_addresses_and_one_that_resolves_to_nothing_is_looked_up_a
 
     let nowhere = support::pool(&["http://nothing.invalid:80".to_owned()]).await;
     assert!(matches!(nowhere.health(), PoolHealth::Down(_)));
+    assert_eq!(nowhere.owner("order/1"), None);
     let answer = nowhere.request(None, request(Method::GET, "/", "")).await;
     assert_eq!(answer.unwrap_err(), UpstreamError::Unavailable);
 }

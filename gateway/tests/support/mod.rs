@@ -51,6 +51,8 @@ pub struct Harness {
     pub release: Arc<Notify>,
     /// Ends the services, where they are elsewhere, by name.
     pub services: HashMap<&'static str, CancellationToken>,
+    /// Lets them finish what is in flight first.
+    pub softly: HashMap<&'static str, CancellationToken>,
     service_addresses: HashMap<&'static str, SocketAddr>,
     identity: Identity,
     _dir: tempfile::TempDir,
@@ -86,7 +88,7 @@ fn probe() -> Vec<Component> {
 }
 
 /// The service on a socket of its own, as a process of the cluster serves it.
-async fn elsewhere(name: &'static str, service: Service) -> (Service, SocketAddr, CancellationToken) {
+async fn elsewhere(name: &'static str, service: Service) -> (Service, SocketAddr, [CancellationToken; 2]) {
     let Upstream::InProcess(router) = service.upstream else {
         panic!("it is elsewhere already");
     };
@@ -100,13 +102,14 @@ async fn elsewhere(name: &'static str, service: Service) -> (Service, SocketAddr
         metrics: Arc::new(|text: &mut String| text.push_str(&exporter().render())),
         token: Some(token.clone()),
     };
-    let hard = CancellationToken::new();
-    tokio::spawn(serve_service(listener, server, hard.clone(), hard.clone()));
+    let ends = [CancellationToken::new(), CancellationToken::new()];
+    let [soft, hard] = ends.clone();
+    tokio::spawn(serve_service(listener, server, soft, hard));
     let mut options = PoolOptions::new(name, vec![format!("http://{address}")]);
     options.service_token = Some(token);
     options.check_every = Duration::from_millis(50);
     let pool = HttpPool::start(options).await.unwrap();
-    (Service::http(pool, service.openapi), address, hard)
+    (Service::http(pool, service.openapi), address, ends)
 }
 
 pub async fn start_with(config: GatewayConfig, limits: limits::Limits) -> Harness {
@@ -122,17 +125,18 @@ pub async fn start_with(config: GatewayConfig, limits: limits::Limits) -> Harnes
         query: query(),
         identity: stub_identity(),
     };
-    let (mut ends, mut addresses) = (HashMap::new(), HashMap::new());
+    let (mut ends, mut softly, mut addresses) = (HashMap::new(), HashMap::new(), HashMap::new());
     if REMOTE {
         for (name, service) in [
             ("command-api", &mut services.command),
             ("query-api", &mut services.query),
             ("identity", &mut services.identity),
         ] {
-            let (remote, address, end) = elsewhere(name, service.clone()).await;
+            let (remote, address, [soft, hard]) = elsewhere(name, service.clone()).await;
             *service = remote;
             addresses.insert(name, address);
-            ends.insert(name, end);
+            softly.insert(name, soft);
+            ends.insert(name, hard);
         }
     }
     exporter();
@@ -157,6 +161,7 @@ pub async fn start_with(config: GatewayConfig, limits: limits::Limits) -> Harnes
         holding,
         release,
         services: ends,
+        softly,
         service_addresses: addresses,
         identity,
         _dir: dir,
