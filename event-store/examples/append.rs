@@ -1,23 +1,32 @@
-//! Commands per second through the executor on SQLite, at 1, 64 and 256 concurrent callers in a closed loop.
+//! Commands per second through the executor, at 1, 64 and 256 concurrent callers in a closed loop.
 //!
 //! `cargo run --release -p event-store --example append -- [seconds] [directory] [aggregates] [callers]`
+//!
+//! On SQLite, in a file of its own in the directory; with `--features cluster` and a URL (`postgres://…`) instead of the
+//! directory, on PostgreSQL, where the log stays in that database.
+//!
 //! One command appends one event to one of the aggregates; every one is answered after its commit is durable.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use database::Database;
+#[cfg(feature = "cluster")]
+use database::DatabaseError;
 use event_schemas::{Actor, ActorKind, AggregateId, CommandId, OrderId};
 use event_store::conformance::{Shelf, ShelfCommand};
 use event_store::{CommandRequest, Executor, ExecutorOptions, Log, LogOptions};
 use sqlite_file::{Options, SqliteFile};
+use tempfile::TempDir;
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
     let seconds: u64 = arguments.next().map_or(Ok(5), |text| text.parse())?;
-    let directory = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
+    let place = arguments
+        .next()
+        .unwrap_or_else(|| std::env::temp_dir().display().to_string());
     let aggregates: u64 = arguments.next().map_or(Ok(1_000), |text| text.parse())?;
     let callers: Vec<usize> = match arguments.next() {
         Some(text) => vec![text.parse()?],
@@ -28,9 +37,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         "callers", "commands/s", "p50 ms", "p99 ms", "max ms"
     );
     for callers in callers {
-        let dir = tempfile::tempdir_in(&directory)?;
-        let file = SqliteFile::open(dir.path().join("log.db"), Options::default())?;
-        let log = Log::open(&file, LogOptions::default()).await?;
+        let (database, _dir) = open(&place).await?;
+        let log = Log::open(&database, LogOptions::default()).await?;
         let shelves = Executor::<Shelf>::start(&log, &ExecutorOptions::default());
         measure(&shelves, callers, aggregates, Duration::from_secs(1)).await?;
         let begun = Instant::now();
@@ -46,6 +54,32 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     Ok(())
+}
+
+/// The database at `place`, and its directory for as long as it is needed.
+async fn open(place: &str) -> Result<(Database, Option<TempDir>), Box<dyn std::error::Error>> {
+    if place.starts_with("postgres") {
+        return Ok((connect(place).await?, None));
+    }
+    let dir = tempfile::tempdir_in(place)?;
+    let file = SqliteFile::open(dir.path().join("log.db"), Options::default())?;
+    Ok((file.into(), Some(dir)))
+}
+
+#[cfg(feature = "cluster")]
+async fn connect(url: &str) -> Result<Database, DatabaseError> {
+    let options = database::PostgresOptions {
+        url: url.to_owned(),
+        max_connections: 4,
+        migrate: true,
+    };
+    Ok(database::Postgres::connect(&options).await?.into())
+}
+
+#[cfg(not(feature = "cluster"))]
+#[expect(clippy::unused_async, reason = "as the other one")]
+async fn connect(_url: &str) -> Result<Database, String> {
+    Err("built without the feature `cluster`".to_owned())
 }
 
 /// Runs commands for `time` and gives how long each took.

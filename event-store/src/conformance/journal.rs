@@ -3,7 +3,7 @@
 use event_schemas::{Position, Version};
 
 use super::{Fixture, append, append_as, check_log, command_id, stream};
-use crate::{AppendOutcome, Chain, Receipt, Settle, SettleOutcome};
+use crate::{AppendOutcome, Chain, LogOptions, Receipt, Settle, SettleOutcome, Unavailable};
 
 fn appended(outcome: AppendOutcome) -> Receipt {
     match outcome {
@@ -200,4 +200,31 @@ pub async fn a_question_is_answered_behind_what_was_asked_before(fixture: &impl 
     assert_eq!(stored.version, receipt.version);
     assert_eq!(stale.await, SettleOutcome::Stale { actual: Version(1) });
     assert_eq!(after.await, SettleOutcome::ChainBroken);
+}
+
+/// It would fit no message of the stream, so it must not get into the log.
+pub async fn an_event_that_is_too_large_is_refused_and_breaks_its_chain(fixture: &impl Fixture) {
+    let journal = fixture.open().await.journal();
+    let chain = Chain::new();
+    let with = |expected, bytes| {
+        let mut append = append("a", expected, 1);
+        append.metadata.traceparent = Some("x".repeat(bytes).into());
+        append
+    };
+    appended(
+        journal
+            .append(&chain, with(0, LogOptions::MAX_EVENT_BYTES - 1_000))
+            .await,
+    );
+    let refused = journal.append(&chain, with(1, LogOptions::MAX_EVENT_BYTES)).await;
+    let AppendOutcome::Unavailable(error @ Unavailable::TooLarge { .. }) = refused else {
+        panic!("too large: {refused:?}");
+    };
+    assert!(!error.retryable());
+    assert_eq!(
+        journal.append(&chain, append("a", 1, 1)).await,
+        AppendOutcome::ChainBroken
+    );
+    appended(journal.append(&Chain::new(), append("a", 1, 1)).await);
+    assert_eq!(check_log(fixture).await.len(), 2);
 }

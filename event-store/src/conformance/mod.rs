@@ -60,6 +60,7 @@ macro_rules! conformance_suite {
             an_empty_append_needs_its_version_too,
             a_version_from_the_future_leaves_no_gap,
             a_question_is_answered_behind_what_was_asked_before,
+            an_event_that_is_too_large_is_refused_and_breaks_its_chain,
         );
         $crate::conformance_suite!(@racing $fixture;
             two_units_and_an_adjustment_by_another_process,
@@ -75,6 +76,7 @@ macro_rules! conformance_suite {
             eviction_loses_nothing,
             long_streams_reload_from_a_base,
             a_panic_costs_one_command_only,
+            an_event_that_is_too_large_costs_one_command_only,
             a_full_house_sheds_and_lets_the_patient_wait,
         );
         $crate::conformance_suite!(@receipts $fixture;

@@ -7,7 +7,7 @@ use event_schemas::Version;
 
 use super::{Fixture, Process, Shelf, ShelfCommand, TooFew, check_log, order, request, request_as};
 use crate::conformance::command_id;
-use crate::{ExecuteError, ExecutorOptions, Unavailable};
+use crate::{ExecuteError, ExecutorOptions, LogOptions, Unavailable};
 
 /// Race 1: neither reservation is committed as it was decided, and both are rejected.
 pub async fn two_units_and_an_adjustment_by_another_process(fixture: &impl Fixture) {
@@ -293,6 +293,22 @@ pub async fn a_panic_costs_one_command_only(fixture: &impl Fixture) {
         Err(ExecuteError::Unavailable(Unavailable::Defect(_)))
     ));
     assert_eq!(after.await.unwrap().version, Version(2));
+}
+
+pub async fn an_event_that_is_too_large_costs_one_command_only(fixture: &impl Fixture) {
+    let process = Process::start(fixture).await;
+    let mut large = request(ShelfCommand::Put(1));
+    large.traceparent = Some("x".repeat(LogOptions::MAX_EVENT_BYTES).into());
+    let before = process.shelves.submit("mug", request(ShelfCommand::Put(1)));
+    let refused = process.shelves.submit("mug", large);
+    let after = process.shelves.submit("mug", request(ShelfCommand::Put(1)));
+    before.await.unwrap();
+    assert!(matches!(
+        refused.await,
+        Err(ExecuteError::Unavailable(Unavailable::TooLarge { .. }))
+    ));
+    assert_eq!(after.await.unwrap().version, Version(2));
+    assert_eq!(process.units("mug").await, 2);
 }
 
 pub async fn a_full_house_sheds_and_lets_the_patient_wait(fixture: &impl Fixture) {

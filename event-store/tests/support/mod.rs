@@ -32,6 +32,10 @@ impl PostgresLog {
         (server.to_owned(), format!("{user}@{address}/{database}"))
     }
 
+    pub fn url(&self) -> &str {
+        self.0.url()
+    }
+
     pub async fn connect(url: &str) -> Database {
         let options = PostgresOptions {
             url: url.to_owned(),

@@ -109,7 +109,7 @@ async fn watched(
 ) -> Option<Cut> {
     let mut sent = Vec::with_capacity(1 << 16);
     loop {
-        let before = sent.len();
+        sent.clear();
         if from.read_buf(&mut sent).await.unwrap_or(0) == 0 {
             return None;
         }
@@ -121,7 +121,7 @@ async fn watched(
         if cut == Some(Cut::Before) {
             return cut;
         }
-        to.write_all(&sent[before..]).await.ok()?;
+        to.write_all(&sent).await.ok()?;
         if cut.is_some() {
             return cut;
         }
