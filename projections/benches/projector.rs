@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let head = log.head().await?;
     meter.print("appending a backlog", head)?;
 
-    let views = Views::open(&open(&dir, "views.db")?, log.identity()).await?;
+    let views = Views::open_sqlite(&open(&dir, "views.db")?, log.identity()).await?;
     let meter = Meter::start()?;
     project(&log, &views).await?;
     meter.print("projecting it into 7 views", head)?;
@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     fill(&log, orders, BUSY).await;
     meter.print("appending in small commits", head)?;
     let log = Log::open(&open(&dir, "busy.db")?, LogOptions::default()).await?;
-    let views = Views::open(&open(&dir, "live.db")?, log.identity()).await?;
+    let views = Views::open_sqlite(&open(&dir, "live.db")?, log.identity()).await?;
     let meter = Meter::start()?;
     let projector = Projector::start(&log, &views, Clock::System, CancellationToken::new()).await?;
     fill(&log, orders, BUSY).await;

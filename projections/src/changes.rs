@@ -11,13 +11,24 @@ use crate::view::DocId;
 /// that is slow misses steps in between, never the last.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Changes {
-    watched: Arc<Mutex<HashMap<DocId, watch::Sender<u64>>>>,
+    watched: Arc<Mutex<Watched>>,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    documents: HashMap<DocId, watch::Sender<u64>>,
+    /// Whether a task asks the store for changes.
+    #[cfg(feature = "cluster")]
+    polled: bool,
 }
 
 impl Changes {
     pub(crate) fn watch(&self, id: &DocId) -> DocWatch {
         let mut watched = self.lock();
-        let sender = watched.entry(id.clone()).or_insert_with(|| watch::channel(0).0);
+        let sender = watched
+            .documents
+            .entry(id.clone())
+            .or_insert_with(|| watch::channel(0).0);
         let receiver = sender.subscribe();
         drop(watched);
         DocWatch {
@@ -30,20 +41,38 @@ impl Changes {
     /// Wakes those who watch any of `ids`. Call it once the changes can be read everywhere.
     pub(crate) fn notify<'a>(&self, ids: impl IntoIterator<Item = &'a DocId>) {
         let watched = self.lock();
-        if watched.is_empty() {
+        if watched.documents.is_empty() {
             return;
         }
-        for sender in ids.into_iter().filter_map(|id| watched.get(id)) {
+        for sender in ids.into_iter().filter_map(|id| watched.documents.get(id)) {
             sender.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 
     /// Whether anybody watches `id` right now.
     pub(crate) fn watches(&self, id: &DocId) -> bool {
-        self.lock().contains_key(id)
+        self.lock().documents.contains_key(id)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<DocId, watch::Sender<u64>>> {
+    /// Whether the caller has to begin to poll: somebody watches, and nobody polls.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn begin_polling(&self) -> bool {
+        let mut watched = self.lock();
+        !watched.documents.is_empty() && !std::mem::replace(&mut watched.polled, true)
+    }
+
+    /// What has to be polled; none, and polling has ended, when nobody watches.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn polled(&self) -> Option<Vec<DocId>> {
+        let mut watched = self.lock();
+        if watched.documents.is_empty() {
+            watched.polled = false;
+            return None;
+        }
+        Some(watched.documents.keys().cloned().collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -72,10 +101,11 @@ impl Drop for DocWatch {
         let mut watched = self.changes.lock();
         // Our own receiver still counts.
         if watched
+            .documents
             .get(&self.id)
             .is_some_and(|sender| sender.receiver_count() <= 1)
         {
-            watched.remove(&self.id);
+            watched.documents.remove(&self.id);
         }
     }
 }

@@ -1,11 +1,22 @@
+use database::DatabaseError;
 use event_schemas::AggregateType;
 use sqlite_file::SqliteError;
+
+#[cfg(feature = "cluster")]
+use crate::store::MongoError;
 
 /// Why the read models cannot answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {
     #[error(transparent)]
     Store(#[from] SqliteError),
+    /// The documents' store in the cluster.
+    #[cfg(feature = "cluster")]
+    #[error(transparent)]
+    Mongo(#[from] MongoError),
+    /// Where the dead letters are.
+    #[error(transparent)]
+    DeadLetters(#[from] DatabaseError),
     /// A stored document does not have the form that this view's version writes.
     #[error("{view} {id} cannot be read: {message}")]
     Corrupt {
@@ -23,6 +34,9 @@ impl ViewError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Store(error) => error.retryable(),
+            #[cfg(feature = "cluster")]
+            Self::Mongo(error) => error.retryable(),
+            Self::DeadLetters(error) => error.retryable(),
             Self::Corrupt { .. } | Self::UnknownKey { .. } => false,
         }
     }

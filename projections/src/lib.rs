@@ -24,18 +24,27 @@ mod schema;
 mod served;
 pub mod stock;
 mod store;
+#[cfg(all(test, feature = "cluster"))]
+mod testing;
 mod verify;
 mod view;
 mod views;
 
+pub use cache::CacheState;
+#[cfg(feature = "cluster")]
+pub use cache::{Redis, RedisError, RedisOptions};
 pub use changes::DocWatch;
 pub use document::{Document, Source};
 pub use error::{ViewError, WaitError};
 pub use product_detail::ProductDetail;
-pub use projector::{DeadLetterError, Projector, ProjectorState, ViewStatus};
+pub use projector::{DeadLetterError, Projector, ProjectorSource, ProjectorState, ViewStatus};
 pub use query::{After, MAX_PAGE, Query};
 pub use reader::{Found, ViewProgress, ViewReader};
 pub use served::{ConsistencyPoint, Served};
+#[cfg(feature = "cluster")]
+pub use store::{Mongo, MongoError, MongoOptions};
 pub use verify::{Difference, Verification, VerifyError};
 pub use view::{DocId, FoldError, View};
+#[cfg(feature = "cluster")]
+pub use views::ViewsCluster;
 pub use views::{VIEW_NAMES, Views};

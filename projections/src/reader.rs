@@ -1,18 +1,22 @@
 //! Reading one view.
 
+#[cfg(feature = "cluster")]
+mod shared;
+
 use std::sync::Arc;
 
-use event_schemas::Position;
+use event_bus::{Checkpoint, Partitioning};
+use event_schemas::{LogIdentity, Position};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cache::Cache;
+use crate::cache::{InProcess, ViewCache};
 use crate::changes::{Changes, DocWatch};
 use crate::document::Document;
 use crate::error::{ViewError, WaitError};
 use crate::query::{After, Query};
 use crate::served::{ConsistencyPoint, Served};
-use crate::store::{SqliteViewStore, StoredDocument, Table};
+use crate::store::{StoredDocument, Table, ViewStore};
 use crate::view::{DocId, View};
 
 /// How far a view has come.
@@ -20,7 +24,8 @@ use crate::view::{DocId, View};
 pub struct ViewProgress {
     pub view: &'static str,
     pub generation: u32,
-    /// Everything up to here is in the documents.
+    /// Everything up to here is in the documents. In the cluster, the furthest that any partition has come: one in which
+    /// nothing happens does not move.
     pub position: Position,
 }
 
@@ -35,12 +40,13 @@ pub struct Found<D> {
 /// Reads one view. Cloning is cheap and shares the cache.
 #[derive(Debug)]
 pub struct ViewReader<V: View> {
-    pub(crate) store: SqliteViewStore,
+    pub(crate) store: ViewStore,
     pub(crate) table: Arc<Table>,
-    pub(crate) cache: Cache<V::Doc>,
+    pub(crate) cache: ViewCache<V>,
     pub(crate) changes: Changes,
-    /// Everything up to here is in the documents.
-    pub(crate) reached: watch::Sender<Position>,
+    /// What is in the documents, as far as this process knows. In the cluster others may have come further.
+    pub(crate) reached: watch::Sender<Checkpoint>,
+    pub(crate) partitioning: Partitioning,
 }
 
 impl<V: View> Clone for ViewReader<V> {
@@ -51,49 +57,55 @@ impl<V: View> Clone for ViewReader<V> {
             cache: self.cache.clone(),
             changes: self.changes.clone(),
             reached: self.reached.clone(),
+            partitioning: self.partitioning,
         }
     }
 }
 
 impl<V: View> ViewReader<V> {
-    pub(crate) fn new(store: SqliteViewStore, table: Arc<Table>, position: Position) -> Self {
+    /// Reads what a projector in this process writes.
+    pub(crate) fn in_process(store: ViewStore, table: Arc<Table>, reached: Checkpoint) -> Self {
         Self {
             store,
             table,
-            cache: Cache::new(),
+            cache: ViewCache::InProcess(InProcess::new()),
             changes: Changes::default(),
-            reached: watch::channel(position).0,
+            reached: watch::channel(reached).0,
+            partitioning: Partitioning::Log,
         }
     }
 
     /// The document `id`; none if there is none, or nothing that can be shown yet.
     pub async fn get(&self, id: &DocId) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
-        if let Some(cached) = self.cache.get(id) {
+        let cache = match &self.cache {
+            ViewCache::InProcess(cache) => cache,
+            #[cfg(feature = "cluster")]
+            ViewCache::Redis(cache) => return self.get_shared(cache, id).await,
+        };
+        if let Some(cached) = cache.get(id) {
             return Ok(Some(cached));
         }
-        let ticket = self.cache.ticket(id);
-        let Some(stored) = self.store.load(&self.table, vec![id.clone()]).await?.pop() else {
-            return Ok(None);
-        };
-        let Some(served) = self.serve(&stored)? else {
-            return Ok(None);
-        };
-        let served = Arc::new(served);
-        self.cache.fill(&ticket, &served);
-        Ok(Some(served))
+        let ticket = cache.ticket(id);
+        let served = self.load(id).await?;
+        if let Some(served) = &served {
+            cache.fill(&ticket, served);
+        }
+        Ok(served)
     }
 
     /// The documents `ids`, in their order.
     pub async fn get_many(&self, ids: &[DocId]) -> Result<Vec<Option<Arc<Served<V::Doc>>>>, ViewError> {
-        let mut found: Vec<_> = ids.iter().map(|id| self.cache.get(id)).collect();
+        let cache = match &self.cache {
+            ViewCache::InProcess(cache) => cache,
+            #[cfg(feature = "cluster")]
+            ViewCache::Redis(cache) => return self.get_many_shared(cache, ids).await,
+        };
+        let mut found: Vec<_> = ids.iter().map(|id| cache.get(id)).collect();
         let missing: Vec<usize> = (0..ids.len()).filter(|index| found[*index].is_none()).collect();
         if missing.is_empty() {
             return Ok(found);
         }
-        let tickets: Vec<_> = missing
-            .iter()
-            .map(|index| self.cache.ticket(&ids[*index]))
-            .collect();
+        let tickets: Vec<_> = missing.iter().map(|index| cache.ticket(&ids[*index])).collect();
         let wanted = missing.iter().map(|index| ids[*index].clone()).collect();
         for stored in self.store.load(&self.table, wanted).await? {
             let Some(served) = self.serve(&stored)?.map(Arc::new) else {
@@ -101,12 +113,20 @@ impl<V: View> ViewReader<V> {
             };
             for (index, ticket) in missing.iter().zip(&tickets) {
                 if ids[*index] == served.id {
-                    self.cache.fill(ticket, &served);
+                    cache.fill(ticket, &served);
                     found[*index] = Some(served.clone());
                 }
             }
         }
         Ok(found)
+    }
+
+    /// The document `id` as the store has it.
+    async fn load(&self, id: &DocId) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
+        match self.store.load(&self.table, vec![id.clone()]).await?.pop() {
+            Some(stored) => Ok(self.serve(&stored)?.map(Arc::new)),
+            None => Ok(None),
+        }
     }
 
     /// A page of a list. Goes to the store: lists are as fresh as the view, and no cache holds them.
@@ -130,11 +150,15 @@ impl<V: View> ViewReader<V> {
         deadline: Instant,
     ) -> Result<Option<Arc<Served<V::Doc>>>, WaitError> {
         Self::check_read(point)?;
+        #[cfg(feature = "cluster")]
+        if let ViewCache::Redis(cache) = &self.cache {
+            return self.get_at_least_shared(cache, id, point, deadline).await;
+        }
         let mut watch = self.watch(id);
         let mut progress = self.reached.subscribe();
         loop {
             // Asked before the document is read: what the view had passed by then is in it.
-            let passed = *progress.borrow() >= point.position;
+            let passed = progress.borrow().position() >= point.position;
             let served = self.get(id).await?;
             if passed || served.as_ref().is_some_and(|served| served.reached(point)) {
                 return Ok(served);
@@ -142,7 +166,7 @@ impl<V: View> ViewReader<V> {
             let moved = async {
                 tokio::select! {
                     () = watch.changed() => {}
-                    _ = progress.wait_for(|reached| *reached >= point.position) => {}
+                    _ = progress.wait_for(|reached| reached.position() >= point.position) => {}
                 }
             };
             timeout_at(deadline, moved)
@@ -154,13 +178,18 @@ impl<V: View> ViewReader<V> {
     /// Waits until everything up to `point` is in the documents: for lists.
     pub async fn reach(&self, point: &ConsistencyPoint, deadline: Instant) -> Result<(), WaitError> {
         Self::check_read(point)?;
+        #[cfg(feature = "cluster")]
+        if let ViewCache::Redis(_) = &self.cache {
+            return self.reach_shared(point, deadline).await;
+        }
         self.reach_position(point.position, deadline).await
     }
 
-    /// Waits until everything up to `position` is in the documents.
+    /// Waits until everything up to `position` is in the documents, whatever its partition: where the projector is in this
+    /// process and follows the log itself.
     pub async fn reach_position(&self, position: Position, deadline: Instant) -> Result<(), WaitError> {
         let mut progress = self.reached.subscribe();
-        let reached = progress.wait_for(|now| *now >= position);
+        let reached = progress.wait_for(|now| now.position() >= position);
         match timeout_at(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),
             // The sender is ours, so only time can run out.
@@ -170,21 +199,56 @@ impl<V: View> ViewReader<V> {
 
     /// Tells when the document `id` changes, whether it is there already or not.
     pub fn watch(&self, id: &DocId) -> DocWatch {
-        self.changes.watch(id)
+        let watch = self.changes.watch(id);
+        #[cfg(feature = "cluster")]
+        if let ViewCache::Redis(cache) = &self.cache {
+            self.poll(cache);
+        }
+        watch
     }
 
-    /// Everything up to here is in the documents.
+    /// How far the documents have come, as far as this process knows; see [`ViewProgress::position`].
     pub fn position(&self) -> Position {
-        *self.reached.borrow()
+        furthest(&self.reached.borrow())
     }
 
-    /// How far the view has come, with its name.
-    pub fn progress(&self) -> ViewProgress {
+    /// How far the view has come, with its name: asks the store where another process may have written.
+    pub async fn progress(&self) -> Result<ViewProgress, ViewError> {
+        self.refresh().await?;
+        Ok(self.known_progress())
+    }
+
+    /// As [`Self::progress`], as far as this process knows.
+    pub(crate) fn known_progress(&self) -> ViewProgress {
         ViewProgress {
             view: V::NAME,
             generation: self.generation(),
             position: self.position(),
         }
+    }
+
+    /// Learns how far others have come.
+    pub(crate) async fn refresh(&self) -> Result<(), ViewError> {
+        if self.partitioning != Partitioning::Log {
+            let log = self.log();
+            let stored = self.store.reached(&self.table, log).await?;
+            self.reached_to(&stored);
+        }
+        Ok(())
+    }
+
+    /// Takes note that the documents have come as far as `checkpoint`.
+    pub(crate) fn reached_to(&self, checkpoint: &Checkpoint) {
+        self.reached.send_if_modified(|reached| {
+            let before = reached.clone();
+            reached.merge(checkpoint);
+            *reached != before
+        });
+    }
+
+    /// The log that the view is folded from.
+    pub(crate) fn log(&self) -> LogIdentity {
+        self.reached.borrow().log
     }
 
     /// The generation that is read.
@@ -214,6 +278,12 @@ impl<V: View> ViewReader<V> {
             &document,
         ))
     }
+}
+
+/// The furthest that any partition has come.
+pub(crate) fn furthest(checkpoint: &Checkpoint) -> Position {
+    let positions = checkpoint.positions().iter();
+    positions.map(|(_, position)| *position).max().unwrap_or_default()
 }
 
 /// The stored form of a document, read.

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use event_bus::DeadLetters;
+use event_bus::{Checkpoint, DeadLetters};
 use event_schemas::{Position, RecordedEvent, StreamId, Version};
 use event_store::{Log, LogEntry, ReadError, UnreadableReason};
 
 use crate::document::Document;
 use crate::error::ViewError;
+use crate::projector::has;
 use crate::query::KeyValue;
 use crate::reader::{ViewReader, parse};
 use crate::store::StoredDocument;
@@ -23,10 +24,12 @@ const LISTED: usize = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verification {
     pub view: &'static str,
-    /// Up to which position the log was folded.
+    /// How far the view had come when it began.
     pub position: Position,
-    /// Events of the log that were read.
+    /// Events of the log that were read, and are in the view by its own account.
     pub events: u64,
+    /// Events of the log, up to its head when it began, that the view has not come to yet.
+    pub waiting: u64,
     /// Stored documents that were compared.
     pub documents: u64,
     /// How many differ.
@@ -84,16 +87,18 @@ pub(crate) async fn verify<V: View>(
     log: &Log,
     letters: &DeadLetters,
 ) -> Result<Verification, VerifyError> {
-    let position = reader.position();
+    reader.refresh().await?;
+    let reached = reader.reached.borrow().clone();
     let mut found = Verification {
         view: V::NAME,
-        position,
+        position: reader.position(),
         events: 0,
+        waiting: 0,
         documents: 0,
         different: 0,
         differences: Vec::new(),
     };
-    let mut folded = fold_log::<V>(log, position, letters, &mut found.events).await?;
+    let mut folded = fold_log(log, reader, &reached, letters, &mut found).await?;
     let mut after = String::new();
     loop {
         let page = reader.store.scan(&reader.table, after, PAGE).await?;
@@ -122,12 +127,13 @@ impl Verification {
     }
 }
 
-/// All documents of the view as the log up to `until` folds to.
+/// All documents of the view as what it has of the log folds to.
 async fn fold_log<V: View>(
     log: &Log,
-    until: Position,
+    reader: &ViewReader<V>,
+    reached: &Checkpoint,
     letters: &DeadLetters,
-    events: &mut u64,
+    found: &mut Verification,
 ) -> Result<HashMap<DocId, Document<V::Part>>, VerifyError> {
     let parked = letters.list().await.map_err(ViewError::from)?;
     let parked: HashMap<String, Position> = parked
@@ -143,15 +149,21 @@ async fn fold_log<V: View>(
     let mut documents: HashMap<DocId, Document<V::Part>> = HashMap::new();
     // Documents with an event that does not fold and is not parked: somebody gave up on it. They are compared one by one.
     let mut skipped: HashSet<DocId> = HashSet::new();
+    let head = log.head().await?;
     let mut after = Position(0);
-    while after < until {
+    while after < head {
         let entries = log.read(after, PAGE).await?;
         let Some(last) = entries.last() else { break };
         after = last.position();
-        for entry in entries.into_iter().filter(|entry| entry.position() <= until) {
-            *events += 1;
+        for entry in entries.into_iter().filter(|entry| entry.position() <= head) {
             match entry {
                 LogEntry::Event(event) => {
+                    if !has(reached, reader.partitioning, &event.stream, event.position) {
+                        // A partition that carries nothing for the view is not followed.
+                        found.waiting += u64::from(V::SOURCES.contains(&event.stream.aggregate_type));
+                        continue;
+                    }
+                    found.events += 1;
                     let Some(id) = V::route(&event).filter(|_| !is_parked(&event)) else {
                         continue;
                     };
@@ -169,6 +181,8 @@ async fn fold_log<V: View>(
                     }
                 }
                 LogEntry::Unreadable(event) => match event.reason {
+                    // What the view has not come to does not matter.
+                    UnreadableReason::Newer if event.position > reached.position() => found.waiting += 1,
                     UnreadableReason::Newer => return Err(VerifyError::Upgrade(event.position)),
                     UnreadableReason::Poison(_) => {}
                 },

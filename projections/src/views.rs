@@ -2,12 +2,18 @@
 
 use std::sync::Arc;
 
-use event_bus::DeadLetters;
+use database::Database;
+#[cfg(feature = "cluster")]
+use event_bus::Checkpoint;
+use event_bus::{DeadLetters, Partitioning};
 use event_schemas::{LogIdentity, Position, Sku};
 use event_store::Log;
 use sqlite_file::SqliteFile;
 use tokio::time::Instant;
 
+use crate::cache::CacheState;
+#[cfg(feature = "cluster")]
+use crate::cache::{Redis, RedisCache};
 use crate::carts::Carts;
 use crate::error::ViewError;
 use crate::order_timeline::OrderTimeline;
@@ -20,7 +26,9 @@ use crate::reader::{ViewProgress, ViewReader};
 use crate::sales::{Sales, SalesBy, SalesFilter, SalesReport, Summing};
 use crate::served::Served;
 use crate::stock::Stock;
-use crate::store::{SqliteViewStore, ViewSchema};
+#[cfg(feature = "cluster")]
+use crate::store::{Mongo, MongoViewStore};
+use crate::store::{SqliteViewStore, ViewSchema, ViewStore};
 use crate::verify::{Verification, VerifyError, verify};
 use crate::view::{DocId, View};
 
@@ -41,8 +49,33 @@ struct Inner {
     sales: ViewReader<Sales>,
     details: Details,
     log: LogIdentity,
-    file: SqliteFile,
-    store: SqliteViewStore,
+    /// Where the dead letters are.
+    database: Database,
+    store: ViewStore,
+    cache: Caching,
+    partitioning: Partitioning,
+}
+
+/// What documents are cached in.
+#[derive(Debug, Clone)]
+enum Caching {
+    InProcess,
+    #[cfg(feature = "cluster")]
+    Redis(Redis),
+}
+
+/// Where the read models of a cluster are.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Clone)]
+pub struct ViewsCluster {
+    /// The documents.
+    pub mongo: Mongo,
+    /// The cache in front of them.
+    pub redis: Redis,
+    /// The log's database, which keeps the dead letters.
+    pub database: Database,
+    /// How the stream is split: progress is kept for each part.
+    pub partitioning: Partitioning,
 }
 
 /// The names of all views.
@@ -57,22 +90,43 @@ pub const VIEW_NAMES: [&str; 7] = [
 ];
 
 impl Views {
-    /// Opens the read models of the log `log` in `file`. A view that is new, has another version, or was folded from
-    /// another log or epoch begins anew, empty, in a new generation.
-    pub async fn open(file: &SqliteFile, log: LogIdentity) -> Result<Self, ViewError> {
-        let store = SqliteViewStore::open(file)?;
+    /// Opens the read models of the log `log` in `file`: the embedded profile. A view that is new, has another version, or
+    /// was folded from another log or epoch begins anew, empty, in a new generation.
+    pub async fn open_sqlite(file: &SqliteFile, log: LogIdentity) -> Result<Self, ViewError> {
+        let store = ViewStore::Sqlite(SqliteViewStore::open(file)?);
+        Self::open(store, Caching::InProcess, file.into(), Partitioning::Log, log).await
+    }
+
+    /// Opens the read models of the log `log` in a cluster, to read them or to run a projector on them; any number of
+    /// processes may. As [`Views::open_sqlite`]; old generations stay, for processes that still run another version.
+    #[cfg(feature = "cluster")]
+    pub async fn open_cluster(cluster: ViewsCluster, log: LogIdentity) -> Result<Self, ViewError> {
+        let store = ViewStore::Mongo(MongoViewStore::new(cluster.mongo));
+        let cache = Caching::Redis(cluster.redis);
+        Self::open(store, cache, cluster.database, cluster.partitioning, log).await
+    }
+
+    async fn open(
+        store: ViewStore,
+        cache: Caching,
+        database: Database,
+        partitioning: Partitioning,
+        log: LogIdentity,
+    ) -> Result<Self, ViewError> {
         let inner = Inner {
-            products: open(&store, log).await?,
-            stock: open(&store, log).await?,
-            carts: open(&store, log).await?,
-            orders: open(&store, log).await?,
-            order_timeline: open(&store, log).await?,
-            payments: open(&store, log).await?,
-            sales: open(&store, log).await?,
+            products: reader(&store, &cache, partitioning, log).await?,
+            stock: reader(&store, &cache, partitioning, log).await?,
+            carts: reader(&store, &cache, partitioning, log).await?,
+            orders: reader(&store, &cache, partitioning, log).await?,
+            order_timeline: reader(&store, &cache, partitioning, log).await?,
+            payments: reader(&store, &cache, partitioning, log).await?,
+            sales: reader(&store, &cache, partitioning, log).await?,
             details: Details::new(),
             log,
-            file: file.clone(),
+            database,
             store,
+            cache,
+            partitioning,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -172,21 +226,76 @@ impl Views {
         }
     }
 
-    /// How far each view has come.
-    pub fn progress(&self) -> Vec<ViewProgress> {
+    /// How far each view has come. Asks the store where projectors may run in other processes.
+    pub async fn progress(&self) -> Result<Vec<ViewProgress>, ViewError> {
+        let inner = &self.inner;
+        Ok(vec![
+            inner.products.progress().await?,
+            inner.stock.progress().await?,
+            inner.carts.progress().await?,
+            inner.orders.progress().await?,
+            inner.order_timeline.progress().await?,
+            inner.payments.progress().await?,
+            inner.sales.progress().await?,
+        ])
+    }
+
+    /// How far each view has come, as far as this process knows: what its own projector has done.
+    pub fn known_progress(&self) -> Vec<ViewProgress> {
         let inner = &self.inner;
         vec![
-            inner.products.progress(),
-            inner.stock.progress(),
-            inner.carts.progress(),
-            inner.orders.progress(),
-            inner.order_timeline.progress(),
-            inner.payments.progress(),
-            inner.sales.progress(),
+            inner.products.known_progress(),
+            inner.stock.known_progress(),
+            inner.carts.known_progress(),
+            inner.orders.known_progress(),
+            inner.order_timeline.known_progress(),
+            inner.payments.known_progress(),
+            inner.sales.known_progress(),
         ]
     }
 
-    /// Waits until every view has everything up to `position`; false if time ran out first.
+    /// How far the view `name` has come, as stored: where a projector goes on.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn stored_progress(&self, name: &str) -> Result<Option<Checkpoint>, ViewError> {
+        let inner = &self.inner;
+        let tables = [
+            &inner.products.table,
+            &inner.stock.table,
+            &inner.carts.table,
+            &inner.orders.table,
+            &inner.order_timeline.table,
+            &inner.payments.table,
+            &inner.sales.table,
+        ];
+        let table = tables.into_iter().find(|table| table.schema.name == name);
+        match table {
+            Some(table) => Ok(Some(inner.store.reached(table, inner.log).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the cache can be used; if it cannot, reads are slower.
+    pub fn cache_state(&self) -> CacheState {
+        match &self.inner.cache {
+            Caching::InProcess => CacheState::Up,
+            #[cfg(feature = "cluster")]
+            Caching::Redis(redis) => redis.state(),
+        }
+    }
+
+    /// Asks the store, and the cache, whether they answer: for readiness. Only the store has to.
+    pub async fn check(&self) -> Result<CacheState, ViewError> {
+        #[cfg(feature = "cluster")]
+        if let (ViewStore::Mongo(store), Caching::Redis(redis)) = (&self.inner.store, &self.inner.cache) {
+            let (store, cache) = tokio::join!(store.ping(), redis.ping());
+            store?;
+            return Ok(cache);
+        }
+        Ok(CacheState::Up)
+    }
+
+    /// Waits until every view has everything up to `position`; false if time ran out first. For the embedded profile: a
+    /// partition in which nothing happens says nothing of a position.
     pub async fn reach(&self, position: Position, deadline: Instant) -> bool {
         let inner = &self.inner;
         let reached = tokio::join!(
@@ -206,11 +315,14 @@ impl Views {
 
     /// Folds the log in memory and compares with what the view `name` has stored, while commands may keep coming.
     pub async fn verify(&self, log: &Log, name: &str) -> Result<Verification, VerifyError> {
-        let progress = self.progress().into_iter().find(|progress| progress.view == name);
+        let progress = self
+            .known_progress()
+            .into_iter()
+            .find(|progress| progress.view == name);
         let generation = progress
             .ok_or_else(|| VerifyError::UnknownView(name.to_owned()))?
             .generation;
-        let letters = DeadLetters::open(&self.inner.file, &subscriber(name, generation))
+        let letters = DeadLetters::open(self.database(), &subscriber(name, generation))
             .await
             .map_err(ViewError::from)?;
         let (inner, letters) = (&self.inner, &letters);
@@ -231,16 +343,35 @@ impl Views {
         self.inner.log
     }
 
-    pub(crate) fn file(&self) -> &SqliteFile {
-        &self.inner.file
+    pub(crate) fn database(&self) -> &Database {
+        &self.inner.database
     }
 
-    pub(crate) fn store(&self) -> &SqliteViewStore {
+    pub(crate) fn store(&self) -> &ViewStore {
         &self.inner.store
+    }
+
+    pub(crate) fn partitioning(&self) -> Partitioning {
+        self.inner.partitioning
     }
 }
 
-async fn open<V: View>(store: &SqliteViewStore, log: LogIdentity) -> Result<ViewReader<V>, ViewError> {
-    let (table, position) = store.serving(ViewSchema::of::<V>(), log).await?;
-    Ok(ViewReader::new(store.clone(), table, position))
+async fn reader<V: View>(
+    store: &ViewStore,
+    cache: &Caching,
+    partitioning: Partitioning,
+    log: LogIdentity,
+) -> Result<ViewReader<V>, ViewError> {
+    let (table, reached) = store.serving(ViewSchema::of::<V>(), log).await?;
+    Ok(match cache {
+        Caching::InProcess => {
+            let _ = partitioning;
+            ViewReader::in_process(store.clone(), table, reached)
+        }
+        #[cfg(feature = "cluster")]
+        Caching::Redis(redis) => {
+            let redis = RedisCache::new(redis.clone(), &table);
+            ViewReader::shared(store.clone(), table, reached, redis, partitioning)
+        }
+    })
 }

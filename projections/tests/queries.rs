@@ -45,7 +45,9 @@ impl Shop {
             ..LogOptions::default()
         };
         let log = Log::open(&open("log.db"), options).await.unwrap();
-        let views = Views::open(&open("views.db"), log.identity()).await.unwrap();
+        let views = Views::open_sqlite(&open("views.db"), log.identity())
+            .await
+            .unwrap();
         let projector = Projector::start(&log, &views, clock, CancellationToken::new())
             .await
             .unwrap();

@@ -5,10 +5,14 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use event_schemas::{AggregateType, Position, RecordedEvent, StreamId};
+use event_bus::Checkpoint;
+use event_schemas::{AggregateType, RecordedEvent, StreamId};
 use event_store::LogEntry;
 
 use super::hot::{Hot, HotDocuments};
+use crate::cache::ViewCache;
+#[cfg(feature = "cluster")]
+use crate::cache::{CacheWrite, RedisCache};
 use crate::error::ViewError;
 use crate::query::KeyValue;
 use crate::reader::{ViewReader, parse, serve};
@@ -19,21 +23,16 @@ use crate::view::{DocId, View};
 pub(super) trait Fold: Send + Sync {
     fn name(&self) -> &'static str;
     fn table(&self) -> &Arc<Table>;
-    /// Everything up to here is in the documents.
-    fn position(&self) -> Position;
+    /// What is in the documents.
+    fn reached(&self) -> &Checkpoint;
     /// Whether the view reads aggregates of this type.
     fn reads(&self, aggregate_type: AggregateType) -> bool;
 
     /// Whether the event belongs to one of the view's documents.
     fn routes(&self, event: &RecordedEvent) -> bool;
-    /// Groups the entries beyond `after` by document; `withheld` says which must not be folded. Returns the documents that
-    /// have to be loaded.
-    fn plan(
-        &mut self,
-        entries: &[LogEntry],
-        after: Position,
-        withheld: &dyn Fn(&RecordedEvent) -> bool,
-    ) -> Vec<DocId>;
+    /// Groups the entries by document; `left_out` says which must not be folded. Returns the documents that have to be
+    /// loaded. Planning again loads all of them, whatever was in memory.
+    fn plan(&mut self, entries: &[LogEntry], left_out: &dyn Fn(&RecordedEvent) -> bool) -> Vec<DocId>;
     /// Folds what was planned into the loaded documents. What comes back is poison: then nothing may be written.
     fn fold(&mut self, entries: &[LogEntry], loaded: Vec<StoredDocument>) -> Result<Vec<Poison>, ViewError>;
     /// What has to be written.
@@ -41,8 +40,11 @@ pub(super) trait Fold: Send + Sync {
     /// Forgets the documents at these places of the last [`Fold::writes`], for they had moved, keeps the others as written,
     /// and returns those to be loaded again.
     fn moved(&mut self, moved: &[usize]) -> Vec<DocId>;
-    /// Everything is stored: shows it to readers.
-    fn stored(&mut self, position: Position);
+    /// What readers in other processes have to be told once all documents are stored.
+    #[cfg(feature = "cluster")]
+    fn cache_writes(&self) -> Option<(RedisCache, Vec<CacheWrite>)>;
+    /// Everything is stored, with this progress: shows it to readers in this process.
+    fn stored(&mut self, checkpoint: &Checkpoint);
 }
 
 /// An event that does not fold.
@@ -62,11 +64,13 @@ struct Work<V: View> {
     events: Vec<usize>,
     /// Whether folding changed it.
     changed: bool,
+    /// What was written last, if anything.
+    body: Option<Arc<str>>,
 }
 
 pub(super) struct ViewFold<V: View> {
     reader: ViewReader<V>,
-    position: Position,
+    reached: Checkpoint,
     hot: HotDocuments<V>,
     work: Vec<Work<V>>,
     /// The work of each place of the last writes.
@@ -75,10 +79,10 @@ pub(super) struct ViewFold<V: View> {
 
 impl<V: View> ViewFold<V> {
     pub(super) fn new(reader: ViewReader<V>) -> Self {
-        let position = reader.position();
+        let reached = reader.reached.borrow().clone();
         Self {
             reader,
-            position,
+            reached,
             hot: HotDocuments::new(),
             work: Vec::new(),
             written: Vec::new(),
@@ -95,8 +99,8 @@ impl<V: View> Fold for ViewFold<V> {
         &self.reader.table
     }
 
-    fn position(&self) -> Position {
-        self.position
+    fn reached(&self) -> &Checkpoint {
+        &self.reached
     }
 
     fn reads(&self, aggregate_type: AggregateType) -> bool {
@@ -107,20 +111,15 @@ impl<V: View> Fold for ViewFold<V> {
         self.reads(event.stream.aggregate_type) && V::route(event).is_some()
     }
 
-    fn plan(
-        &mut self,
-        entries: &[LogEntry],
-        after: Position,
-        withheld: &dyn Fn(&RecordedEvent) -> bool,
-    ) -> Vec<DocId> {
+    fn plan(&mut self, entries: &[LogEntry], left_out: &dyn Fn(&RecordedEvent) -> bool) -> Vec<DocId> {
         self.work.clear();
         let mut places: HashMap<DocId, usize> = HashMap::new();
         for (index, entry) in entries.iter().enumerate() {
             let Some(event) = entry.event() else { continue };
-            if event.position <= after || !self.reads(event.stream.aggregate_type) {
+            if !self.reads(event.stream.aggregate_type) {
                 continue;
             }
-            let Some(id) = V::route(event).filter(|_| !withheld(event)) else {
+            let Some(id) = V::route(event).filter(|_| !left_out(event)) else {
                 continue;
             };
             let place = *places.entry(id).or_insert_with_key(|id| {
@@ -130,6 +129,7 @@ impl<V: View> Fold for ViewFold<V> {
                     hot,
                     events: Vec::new(),
                     changed: false,
+                    body: None,
                 });
                 self.work.len() - 1
             });
@@ -206,14 +206,16 @@ impl<V: View> Fold for ViewFold<V> {
                 id: work.id.to_string(),
                 message: error.to_string(),
             })?;
+            let body: Arc<str> = body.into();
             let keys = keys_of::<V>(hot);
             hot.bytes = body.len();
+            work.body = Some(Arc::clone(&body));
             let keys_changed = hot.keys.as_ref() != Some(&keys);
             writes.push(DocumentWrite {
                 id: work.id.clone(),
                 expected: hot.rev,
                 keys: keys_changed.then(|| keys.clone()),
-                body: body.into(),
+                body,
             });
             hot.keys = Some(keys);
             self.written.push(index);
@@ -239,26 +241,43 @@ impl<V: View> Fold for ViewFold<V> {
         again
     }
 
-    fn stored(&mut self, position: Position) {
-        self.moved(&[]);
-        self.position = self.position.max(position);
+    #[cfg(feature = "cluster")]
+    fn cache_writes(&self) -> Option<(RedisCache, Vec<CacheWrite>)> {
+        let ViewCache::Redis(cache) = &self.reader.cache else {
+            return None;
+        };
+        // Also those that have not changed: the process that stored them may have died before it could tell.
+        let writes = self.work.iter().filter_map(|work| {
+            let hot = work.hot.as_ref().filter(|hot| hot.rev > 0)?;
+            Some(CacheWrite {
+                id: work.id.clone(),
+                rev: hot.rev,
+                body: work.body.clone(),
+            })
+        });
+        Some((cache.redis.clone(), writes.collect()))
+    }
+
+    fn stored(&mut self, checkpoint: &Checkpoint) {
+        self.reached.merge(checkpoint);
         let reader = &self.reader;
         let mut ids = Vec::with_capacity(self.work.len());
         for Work { id, hot, .. } in self.work.drain(..) {
             let Some(hot) = hot else { continue };
             let make = || serve::<V>(&id, reader.table.generation, hot.rev, hot.bytes, &hot.document);
-            reader
-                .cache
-                .written(&id, hot.rev, reader.changes.watches(&id), make);
+            match &reader.cache {
+                ViewCache::InProcess(cache) => {
+                    cache.written(&id, hot.rev, reader.changes.watches(&id), make);
+                }
+                // Told before: it has to be waited for.
+                #[cfg(feature = "cluster")]
+                ViewCache::Redis(_) => {}
+            }
             ids.push(id.clone());
             self.hot.put(id, hot);
         }
         // In this order: whoever is told of a change, or begins to wait from here on, reads it.
-        reader.reached.send_if_modified(|reached| {
-            let further = *reached < position;
-            *reached = (*reached).max(position);
-            further
-        });
+        reader.reached_to(checkpoint);
         reader.changes.notify(&ids);
     }
 }

@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-use event_bus::{BusError, Checkpoint, DeadLetters, NewDeadLetter};
+use database::DatabaseError;
+use event_bus::{BusError, Checkpoint, DeadLetters, NewDeadLetter, Partitioning};
 use event_schemas::{Clock, EventId, Position, RecordedEvent, StreamId, Version};
 use event_store::{LogEntry, UnreadableEvent, UnreadableReason};
-use sqlite_file::SqliteError;
 
 use super::fold::{Fold, Poison, ViewFold};
 use crate::error::ViewError;
-use crate::reader::ViewReader;
-use crate::store::{SqliteViewStore, StoredDocument, ViewWrites};
+use crate::reader::{ViewProgress, ViewReader, furthest};
+use crate::store::{StoredDocument, ViewStore, ViewWrites};
 use crate::view::{DocId, View};
 use crate::views::Views;
 
@@ -35,16 +35,19 @@ pub(super) enum ProjectError {
     Panicked,
 }
 
-impl From<SqliteError> for ProjectError {
-    fn from(error: SqliteError) -> Self {
+impl From<DatabaseError> for ProjectError {
+    fn from(error: DatabaseError) -> Self {
         Self::View(error.into())
     }
 }
 
-/// Folds batches into all views of a process.
+/// Folds batches into views.
 pub(super) struct Runner {
     views: Views,
-    store: SqliteViewStore,
+    /// The only view that it folds; none: all of them.
+    only: Option<&'static str>,
+    store: ViewStore,
+    partitioning: Partitioning,
     clock: Clock,
     folds: Vec<Box<dyn Fold>>,
     /// Those of each fold.
@@ -55,30 +58,51 @@ pub(super) struct Runner {
 type Bad = HashMap<StreamId, (Version, String)>;
 
 impl Runner {
-    pub(super) async fn open(views: &Views, clock: Clock) -> Result<Self, SqliteError> {
-        let folds = folds(views);
+    /// Folds all views, or only one.
+    pub(super) async fn open(
+        views: &Views,
+        only: Option<&'static str>,
+        clock: Clock,
+    ) -> Result<Self, DatabaseError> {
+        let folds = folds(views, only);
         let mut letters = Vec::with_capacity(folds.len());
         for fold in &folds {
-            letters.push(
-                DeadLetters::open(views.file(), &subscriber(fold.name(), fold.table().generation)).await?,
-            );
+            let subscriber = subscriber(fold.name(), fold.table().generation);
+            letters.push(DeadLetters::open(views.database(), &subscriber).await?);
         }
         Ok(Self {
             views: views.clone(),
+            only,
             store: views.store().clone(),
+            partitioning: views.partitioning(),
             clock,
             folds,
             letters,
         })
     }
 
-    /// Where the view that is furthest behind stands.
+    /// Where the view that is furthest behind stands in the log: for a reader of the log itself.
     pub(super) fn position(&self) -> Position {
-        self.folds
-            .iter()
-            .map(|fold| fold.position())
-            .min()
-            .unwrap_or_default()
+        let positions = self.folds.iter().map(|fold| fold.reached().position());
+        positions.min().unwrap_or_default()
+    }
+
+    /// How far each view has come.
+    pub(super) fn progress(&self) -> impl Iterator<Item = ViewProgress> {
+        self.folds.iter().map(|fold| ViewProgress {
+            view: fold.name(),
+            generation: fold.table().generation,
+            position: furthest(fold.reached()),
+        })
+    }
+
+    /// The name as a subscriber, of a runner of one view.
+    #[cfg(feature = "cluster")]
+    pub(super) fn subscriber(&self) -> String {
+        let first = self.folds.first();
+        first.map_or_else(String::new, |fold| {
+            subscriber(fold.name(), fold.table().generation)
+        })
     }
 
     /// The dead letters of each view.
@@ -118,21 +142,61 @@ impl Runner {
         entries: &Arc<Vec<LogEntry>>,
         checkpoint: Checkpoint,
     ) -> Result<(), ProjectError> {
-        let mut bad: Vec<Bad> = self
-            .folds
-            .iter()
-            .map(|fold| unreadable(fold.as_ref(), entries))
-            .collect();
+        self.reload_letters(entries).await?;
+        let partitioning = self.partitioning;
+        let unreadable = |fold: &Box<dyn Fold>| unreadable(fold.as_ref(), partitioning, entries);
+        let mut bad: Vec<Bad> = self.folds.iter().map(unreadable).collect();
+        let mut fresh = false;
         // Every round but the last finds another stream that does not fold.
         loop {
             let wanted = self.plan(entries, &bad);
-            if let Some(prepared) = self.prepare(entries, wanted).await?.checked(entries, &mut bad) {
+            let prepared = self.prepare(entries, wanted).await?;
+            if prepared.is_poisoned() && !fresh {
+                // Another process may have moved the documents on since they were in memory here. What is stored decides.
+                fresh = true;
+                continue;
+            }
+            if let Some(prepared) = prepared.checked(entries, &mut bad) {
                 self.park(entries, &bad).await?;
-                self.store(entries, prepared, Some(checkpoint.clone())).await?;
+                self.store(entries, prepared, Some(&checkpoint)).await?;
                 for fold in &mut self.folds {
-                    fold.stored(checkpoint.position());
+                    fold.stored(&checkpoint);
                 }
                 return Ok(());
+            }
+        }
+    }
+
+    /// Learns what others have healed before anything is parked behind what we believe to be parked, and what others have
+    /// parked.
+    async fn reload_letters(&self, entries: &[LogEntry]) -> Result<(), ProjectError> {
+        if self.partitioning == Partitioning::Log {
+            return Ok(());
+        }
+        let events = || entries.iter().filter_map(LogEntry::event);
+        for letters in self.letters.iter().filter(|letters| !letters.none_parked()) {
+            if events().any(|event| letters.is_parked(&scope(&event.stream))) {
+                letters.reload().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns what others have parked in partitions that are ours now.
+    #[cfg(feature = "cluster")]
+    pub(super) async fn reassigned(&self) -> Result<(), ProjectError> {
+        for letters in &self.letters {
+            letters.reload().await?;
+        }
+        Ok(())
+    }
+
+    /// Nothing has come for a while: what is left to be told is told.
+    #[cfg(feature = "cluster")]
+    pub(super) async fn idle(&self) {
+        for fold in &self.folds {
+            if let Some((cache, _)) = fold.cache_writes() {
+                cache.settle().await;
             }
         }
     }
@@ -141,7 +205,7 @@ impl Runner {
         let entries = Arc::new(vec![LogEntry::Event(event)]);
         let wanted = self.folds.iter_mut().map(|fold| {
             let only = fold.name() == view;
-            fold.plan(&entries, Position(0), &|_| !only)
+            fold.plan(&entries, &|_| !only)
         });
         let wanted = wanted.collect();
         let prepared = self
@@ -155,17 +219,20 @@ impl Runner {
             .await
             .map_err(|error| error.to_string())?;
         for fold in &mut self.folds {
-            fold.stored(fold.position());
+            let reached = fold.reached().clone();
+            fold.stored(&reached);
         }
         Ok(())
     }
 
     /// Groups the batch by document, for each view. Returns the documents to load.
     fn plan(&mut self, entries: &[LogEntry], bad: &[Bad]) -> Vec<Vec<DocId>> {
+        let partitioning = self.partitioning;
         let views = self.folds.iter_mut().zip(&self.letters).zip(bad);
         let wanted = views.map(|((fold, letters), bad)| {
-            let after = fold.position();
-            fold.plan(entries, after, &|event| withheld(letters, bad, event))
+            let reached = fold.reached().clone();
+            let has = |event: &RecordedEvent| has(&reached, partitioning, &event.stream, event.position);
+            fold.plan(entries, &|event| has(event) || withheld(letters, bad, event))
         });
         wanted.collect()
     }
@@ -206,12 +273,15 @@ impl Runner {
         &mut self,
         entries: &Arc<Vec<LogEntry>>,
         mut prepared: Prepared,
-        checkpoint: Option<Checkpoint>,
+        checkpoint: Option<&Checkpoint>,
     ) -> Result<(), ProjectError> {
         for _ in 0..MAX_ATTEMPTS {
-            let moved = self.store.write(prepared.writes, checkpoint.clone()).await?;
+            let moved = self.store.write(prepared.writes, checkpoint.cloned()).await?;
             if moved.iter().all(Vec::is_empty) {
-                return Ok(());
+                for fold in &mut self.folds {
+                    fold.moved(&[]);
+                }
+                return self.announce(checkpoint).await;
             }
             let wanted = self
                 .folds
@@ -220,12 +290,28 @@ impl Runner {
                 .map(|(fold, moved)| fold.moved(moved))
                 .collect();
             prepared = self.prepare(entries, wanted).await?;
-            if prepared.poison.iter().any(|poison| !poison.is_empty()) {
+            if prepared.is_poisoned() {
                 // What folded before no longer does: begin the batch again, which finds out what to park.
                 break;
             }
         }
         Err(ProjectError::Contended)
+    }
+
+    /// All documents are stored: tells readers in other processes, and only then how far the documents have come. Dying in
+    /// between brings the batch again, and with it another try to tell.
+    async fn announce(&self, checkpoint: Option<&Checkpoint>) -> Result<(), ProjectError> {
+        #[cfg(feature = "cluster")]
+        for fold in &self.folds {
+            if let Some((cache, writes)) = fold.cache_writes() {
+                cache.written(writes).await;
+            }
+        }
+        if let Some(checkpoint) = checkpoint {
+            let tables: Vec<_> = self.folds.iter().map(|fold| Arc::clone(fold.table())).collect();
+            self.store.advance(&tables, checkpoint).await?;
+        }
+        Ok(())
     }
 
     /// Parks what does not fold and what comes behind it. Before anything of the batch is stored: once the checkpoint has
@@ -235,7 +321,10 @@ impl Runner {
             if bad.is_empty() && letters.none_parked() {
                 continue;
             }
-            for entry in entries.iter().filter(|entry| entry.position() > fold.position()) {
+            for entry in entries
+                .iter()
+                .filter(|entry| is_new(fold.as_ref(), self.partitioning, entry))
+            {
                 if let Some(letter) = self.letter(fold.as_ref(), letters, bad, entry) {
                     if let Some(reason) = &letter.reason {
                         tracing::error!(view = fold.name(), event = %letter.event_id, reason, "parked");
@@ -288,7 +377,7 @@ impl Runner {
 
     /// Begins again from what is stored.
     fn forget(&mut self) {
-        self.folds = folds(&self.views);
+        self.folds = folds(&self.views, self.only);
     }
 }
 
@@ -307,10 +396,8 @@ impl Runner {
         prepared: Prepared,
         checkpoint: Checkpoint,
     ) -> Result<(), ProjectError> {
-        self.store(entries, prepared, Some(checkpoint.clone())).await?;
-        self.folds
-            .iter_mut()
-            .for_each(|fold| fold.stored(checkpoint.position()));
+        self.store(entries, prepared, Some(&checkpoint)).await?;
+        self.folds.iter_mut().for_each(|fold| fold.stored(&checkpoint));
         Ok(())
     }
 
@@ -364,6 +451,10 @@ impl Prepared {
         })
     }
 
+    fn is_poisoned(&self) -> bool {
+        self.poison.iter().any(|poison| !poison.is_empty())
+    }
+
     /// Itself, if everything folded; otherwise what did not goes into `bad`.
     fn checked(self, entries: &[LogEntry], bad: &mut [Bad]) -> Option<Self> {
         let mut clean = true;
@@ -386,11 +477,11 @@ impl Prepared {
     }
 }
 
-fn folds(views: &Views) -> Vec<Box<dyn Fold>> {
+fn folds(views: &Views, only: Option<&str>) -> Vec<Box<dyn Fold>> {
     fn fold<V: View>(reader: &ViewReader<V>) -> Box<dyn Fold> {
         Box::new(ViewFold::new(reader.clone()))
     }
-    vec![
+    let mut folds = vec![
         fold(views.products()),
         fold(views.stock()),
         fold(views.carts()),
@@ -398,7 +489,31 @@ fn folds(views: &Views) -> Vec<Box<dyn Fold>> {
         fold(views.order_timeline()),
         fold(views.payments()),
         fold(views.sales()),
-    ]
+    ];
+    folds.retain(|fold| only.is_none_or(|only| fold.name() == only));
+    folds
+}
+
+/// Whether what lies at `position` of `stream` is in documents that have come as far as `reached`.
+pub(crate) fn has(
+    reached: &Checkpoint,
+    partitioning: Partitioning,
+    stream: &StreamId,
+    position: Position,
+) -> bool {
+    position <= reached.position_of(partitioning.of(stream))
+}
+
+/// Whether the entry is beyond what the view's documents have.
+fn is_new(fold: &dyn Fold, partitioning: Partitioning, entry: &LogEntry) -> bool {
+    let stream = match entry {
+        LogEntry::Event(event) => Some(event.stream.clone()),
+        LogEntry::Unreadable(event) => event.stream(),
+    };
+    match stream {
+        Some(stream) => !has(fold.reached(), partitioning, &stream, entry.position()),
+        None => entry.position() > fold.reached().position(),
+    }
 }
 
 /// The subscriber that a generation's dead letters are kept under: a new one begins with nothing parked.
@@ -418,9 +533,9 @@ fn withheld(letters: &DeadLetters, bad: &Bad, event: &RecordedEvent) -> bool {
 }
 
 /// The streams of which the batch holds an event that cannot be read.
-fn unreadable(fold: &dyn Fold, entries: &[LogEntry]) -> Bad {
+fn unreadable(fold: &dyn Fold, partitioning: Partitioning, entries: &[LogEntry]) -> Bad {
     let mut bad = Bad::new();
-    for entry in entries.iter().filter(|entry| entry.position() > fold.position()) {
+    for entry in entries.iter().filter(|entry| is_new(fold, partitioning, entry)) {
         if let LogEntry::Unreadable(event) = entry
             && let Some((stream, reason)) = poison(fold, event)
         {

@@ -1,14 +1,24 @@
-//! Where documents are kept.
+//! Where documents are kept: SQLite in the embedded profile, MongoDB in the cluster.
 
+#[cfg(feature = "cluster")]
+mod mongo;
 mod sql;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
 use event_bus::Checkpoint;
+use event_schemas::LogIdentity;
+#[cfg(feature = "cluster")]
+pub(crate) use mongo::MongoViewStore;
+#[cfg(feature = "cluster")]
+pub use mongo::{Mongo, MongoError, MongoOptions};
 pub(crate) use sqlite::SqliteViewStore;
 
-use crate::query::{After, Key, KeyValue};
+use crate::error::ViewError;
+use crate::query::{After, Key, KeyValue, Query};
 use crate::view::{DocId, View};
 
 /// A document as it is stored.
@@ -63,6 +73,11 @@ impl Table {
             statements: sql::Statements::new(&schema, generation),
         }
     }
+
+    /// Of the table or collection: `<view>_g<N>`.
+    pub(crate) fn name(&self) -> &str {
+        &self.statements.table
+    }
 }
 
 /// A document to store, if it is still the one that was folded on.
@@ -88,3 +103,118 @@ pub(crate) type Moved = Vec<Vec<usize>>;
 
 /// How far a view's documents have come, to be stored with them.
 pub(crate) type Progress = Option<Checkpoint>;
+
+/// The documents of all views. Cloning is cheap.
+#[derive(Debug, Clone)]
+pub(crate) enum ViewStore {
+    Sqlite(SqliteViewStore),
+    #[cfg(feature = "cluster")]
+    Mongo(MongoViewStore),
+}
+
+impl ViewStore {
+    /// The generation of the view that is read, and how far it has come: the stored one, if it was folded by this
+    /// version of the view from this log, else a new one, empty. Generations are never numbered twice.
+    pub(crate) async fn serving(
+        &self,
+        schema: ViewSchema,
+        log: LogIdentity,
+    ) -> Result<(Arc<Table>, Checkpoint), ViewError> {
+        match self {
+            Self::Sqlite(store) => store.serving(schema, log).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.serving(schema, log).await,
+        }
+    }
+
+    /// The documents that are there, of those asked for, in any order.
+    pub(crate) async fn load(
+        &self,
+        table: &Arc<Table>,
+        ids: Vec<DocId>,
+    ) -> Result<Vec<StoredDocument>, ViewError> {
+        let found = self.load_all(vec![(Arc::clone(table), ids)]).await?;
+        Ok(found.into_iter().next().unwrap_or_default())
+    }
+
+    /// As [`Self::load`], for several views.
+    pub(crate) async fn load_all(
+        &self,
+        wanted: Vec<(Arc<Table>, Vec<DocId>)>,
+    ) -> Result<Vec<Vec<StoredDocument>>, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.load_all(wanted).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.load_all(wanted).await,
+        }
+    }
+
+    /// A page of a list.
+    pub(crate) async fn find(&self, table: &Arc<Table>, query: &Query) -> Result<StoredPage, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.find(table, query).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.find(table, query).await,
+        }
+    }
+
+    /// Up to `limit` documents after the id `after`, by id, with their keys.
+    pub(crate) async fn scan(
+        &self,
+        table: &Arc<Table>,
+        after: String,
+        limit: usize,
+    ) -> Result<Vec<(StoredDocument, Vec<KeyValue>)>, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.scan(table, after, limit).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.scan(table, &after, limit).await,
+        }
+    }
+
+    /// Stores documents of several views, each if it has not moved since it was read, and says which have moved.
+    ///
+    /// Where the store has transactions, `progress` becomes durable with them if none has moved. Where it has not,
+    /// [`Self::advance`] stores it, and has to be called after this has stored everything.
+    pub(crate) async fn write(
+        &self,
+        writes: Arc<Vec<ViewWrites>>,
+        progress: Progress,
+    ) -> Result<Moved, ViewError> {
+        match self {
+            Self::Sqlite(store) => Ok(store.write(writes, progress).await?),
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => Ok(store.write(&writes).await?),
+        }
+    }
+
+    /// Stores how far the documents of these views have come, where [`Self::write`] could not.
+    pub(crate) async fn advance(
+        &self,
+        tables: &[Arc<Table>],
+        progress: &Checkpoint,
+    ) -> Result<(), ViewError> {
+        match self {
+            // Stored with the documents.
+            Self::Sqlite(_) => {
+                let _ = (tables, progress);
+                Ok(())
+            }
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => Ok(store.advance(tables, progress).await?),
+        }
+    }
+
+    /// How far the documents have come, as stored.
+    pub(crate) async fn reached(
+        &self,
+        table: &Arc<Table>,
+        log: LogIdentity,
+    ) -> Result<Checkpoint, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.reached(table, log).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => Ok(store.reached(table, log).await?),
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use event_bus::Checkpoint;
 use event_schemas::{LogIdentity, Position};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, ToSql, params_from_iter};
@@ -36,28 +37,33 @@ impl SqliteViewStore {
         Ok(Self { file: file.clone() })
     }
 
-    /// The generation of the view that is read, and how far it has come: the stored one, if it was folded by this
-    /// version of the view from this log, else a new one, empty. Generations are never numbered twice.
+    /// As [`super::ViewStore::serving`]. An old generation is dropped: only this process could be using it.
     pub(crate) async fn serving(
         &self,
         schema: ViewSchema,
         log: LogIdentity,
-    ) -> Result<(Arc<Table>, Position), ViewError> {
+    ) -> Result<(Arc<Table>, Checkpoint), ViewError> {
         let (generation, position) = self.file.write(move |conn| serving(conn, &schema, log)).await?;
-        Ok((Arc::new(Table::new(schema, generation)), position))
+        let table = Arc::new(Table::new(schema, generation));
+        Ok((table, Checkpoint::at(log, position)))
     }
 
-    /// The documents that are there, of those asked for, in the order asked.
-    pub(crate) async fn load(
-        &self,
-        table: &Arc<Table>,
-        ids: Vec<DocId>,
-    ) -> Result<Vec<StoredDocument>, ViewError> {
-        let found = self.load_all(vec![(Arc::clone(table), ids)]).await?;
-        Ok(found.into_iter().next().unwrap_or_default())
+    /// How far the documents have come.
+    pub(crate) async fn reached(&self, table: &Table, log: LogIdentity) -> Result<Checkpoint, ViewError> {
+        let (view, generation) = (table.schema.name, table.generation);
+        let position = self
+            .file
+            .read(move |conn| {
+                let mut select = conn
+                    .prepare_cached("SELECT position FROM generations WHERE view = ?1 AND generation = ?2")?;
+                let position = select.query_row((view, generation), |row| row.get::<_, i64>(0));
+                Ok::<_, SqliteError>(position.optional()?.unwrap_or_default())
+            })
+            .await?;
+        Ok(Checkpoint::at(log, Position(position.cast_unsigned())))
     }
 
-    /// As [`Self::load`], for several views in one read.
+    /// As [`super::ViewStore::load_all`], in one read.
     pub(crate) async fn load_all(
         &self,
         wanted: Vec<(Arc<Table>, Vec<DocId>)>,

@@ -48,7 +48,7 @@ impl Shop {
         )
         .await
         .unwrap();
-        let views = Views::open(&views_file, log.identity()).await.unwrap();
+        let views = Views::open_sqlite(&views_file, log.identity()).await.unwrap();
         Self {
             _dir: dir,
             log_file,
@@ -110,7 +110,7 @@ impl Shop {
         assert!(
             self.views.reach(head, soon()).await,
             "{:?} of {head}",
-            self.views.progress()
+            self.views.known_progress()
         );
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::QueryApi;
-use crate::read::Refusals;
+use crate::read::{Refusals, view_problem};
 
 /// How far one view has come.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
@@ -44,7 +44,7 @@ pub(crate) struct Projections {
 )]
 pub(crate) async fn projections(caller: Caller, State(api): State<QueryApi>) -> Result<Response, Problem> {
     caller.require(Permission::OpsRead)?;
-    let views = api.views.progress();
+    let views = api.views.progress().await.map_err(view_problem)?;
     // Read after the views, so that no lag is negative.
     let head = api.head.borrow().0;
     let projections = views

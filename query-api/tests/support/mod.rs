@@ -75,7 +75,7 @@ pub async fn start_with(wait: Duration) -> Shop {
     let identity = Identity::open(file, keys, Settings::default(), clock.clone().into())
         .await
         .unwrap();
-    let views = Views::open(&views_file, log.identity()).await.unwrap();
+    let views = Views::open_sqlite(&views_file, log.identity()).await.unwrap();
     let cancel = CancellationToken::new();
     let projector = Projector::start(&log, &views, Clock::System, cancel)
         .await

@@ -1,6 +1,9 @@
 //! Batches against a real store: guards, crashes, poison.
 
-#[path = "../../tests/support/mod.rs"]
+#[cfg(feature = "cluster")]
+mod cluster;
+mod in_process;
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
@@ -20,6 +23,7 @@ use super::runner::Runner;
 use crate::document::Document;
 use crate::order_timeline::OrderTimeline;
 use crate::orders::Orders;
+use crate::payments::Payments;
 use crate::query::KeyValue;
 use crate::reader::ViewReader;
 use crate::view::{DocId, View};
@@ -35,38 +39,95 @@ const LOG: LogIdentity = LogIdentity {
 };
 
 struct Shop {
-    _dir: TempDir,
-    file: SqliteFile,
     views: Views,
+    stores: Stores,
+}
+
+/// Where the read models are.
+enum Stores {
+    Sqlite(SqliteFile, #[expect(dead_code, reason = "kept")] TempDir),
+    #[cfg(feature = "cluster")]
+    Cluster(crate::ViewsCluster, #[expect(dead_code, reason = "kept")] TempDir),
+}
+
+impl Stores {
+    async fn open(&self, log: LogIdentity) -> Views {
+        match self {
+            Self::Sqlite(file, _) => Views::open_sqlite(file, log).await.unwrap(),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(cluster, _) => Views::open_cluster(cluster.clone(), log).await.unwrap(),
+        }
+    }
+}
+
+fn file(dir: &TempDir) -> SqliteFile {
+    let options = Options {
+        synchronous: Synchronous::Normal,
+        readers: 1,
+    };
+    SqliteFile::open(dir.path().join("views.db"), options).unwrap()
 }
 
 impl Shop {
-    async fn open() -> Self {
+    async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options {
-            synchronous: Synchronous::Normal,
-            readers: 1,
-        };
-        let file = SqliteFile::open(dir.path().join("views.db"), options).unwrap();
-        let views = Views::open(&file, LOG).await.unwrap();
+        Self::on(Stores::Sqlite(file(&dir), dir)).await
+    }
+
+    async fn on(stores: Stores) -> Self {
         Self {
-            _dir: dir,
-            file,
-            views,
+            views: stores.open(LOG).await,
+            stores,
         }
     }
 
     /// As after a restart of the process.
     async fn reopen(&mut self) {
-        self.views = Views::open(&self.file, LOG).await.unwrap();
+        self.views = self.stores.open(LOG).await;
     }
 
     async fn runner(&self) -> Runner {
-        Runner::open(&self.views, Clock::Manual(ManualClock::new(time(0))))
-            .await
-            .unwrap()
+        runner(&self.views).await
     }
 }
+
+async fn runner(views: &Views) -> Runner {
+    Runner::open(views, None, Clock::Manual(ManualClock::new(time(0))))
+        .await
+        .unwrap()
+}
+
+macro_rules! conformance {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Shop::sqlite().await).await;
+            })*
+        }
+
+        #[cfg(feature = "cluster")]
+        mod mongo {
+            $(#[tokio::test]
+            async fn $case() {
+                super::cluster::with_shop(super::$case).await;
+            })*
+        }
+    };
+}
+
+conformance!(
+    batches_store_what_the_log_folds_to,
+    a_failed_guard_reloads_and_folds_again,
+    a_failed_guard_on_a_hot_document_reloads_it,
+    a_checkpoint_waits_for_the_documents_that_moved,
+    a_batch_that_was_stored_without_its_checkpoint_comes_again_and_changes_nothing,
+    a_product_shows_its_stock_once_both_are_seen,
+    poison_parks_its_aggregate_only,
+    what_another_process_moved_on_is_no_poison,
+    a_view_of_another_log_begins_anew,
+    another_interleaving_stores_the_same_bytes,
+);
 
 fn at(position: u64) -> Checkpoint {
     Checkpoint::at(LOG, Position(position))
@@ -115,34 +176,43 @@ async fn assert_stored(views: &Views, log: &[Arc<RecordedEvent>]) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
 
-    /// Whatever the batches, with restarts between them and batches that come twice.
     #[test]
-    fn batches_store_what_the_log_folds_to(story in any::<u64>(), split in any::<u64>()) {
+    fn any_batches_store_what_the_log_folds_to(story in any::<u64>(), split in any::<u64>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let log = Story::tell(story, 5).log(&mut Dice(story));
-            let mut shop = Shop::open().await;
-            let mut runner = shop.runner().await;
-            let (mut dice, mut done) = (Dice(split), 0);
-            while done < log.len() {
-                let end = (done + 1 + usize::try_from(dice.roll(60)).unwrap()).min(log.len());
-                runner.handle(entries(&log[done..end]), at(end as u64)).await.unwrap();
-                done = end;
-                if dice.chance(4) {
-                    shop.reopen().await;
-                    runner = shop.runner().await;
-                    // The subscription goes on from a checkpoint that is behind the documents.
-                    done -= usize::try_from(dice.roll(20)).unwrap().min(done);
-                }
-            }
-            assert_stored(&shop.views, &log).await;
+            fold_in_batches(Shop::sqlite().await, story, split).await;
         });
     }
 }
 
+async fn batches_store_what_the_log_folds_to(shop: Shop) {
+    fold_in_batches(shop, 17, 4).await;
+}
+
+/// Whatever the batches, with restarts between them and batches that come twice.
+async fn fold_in_batches(mut shop: Shop, story: u64, split: u64) {
+    let log = Story::tell(story, 5).log(&mut Dice(story));
+    let mut runner = shop.runner().await;
+    let (mut dice, mut done) = (Dice(split), 0);
+    while done < log.len() {
+        let end = (done + 1 + usize::try_from(dice.roll(60)).unwrap()).min(log.len());
+        runner
+            .handle(entries(&log[done..end]), at(end as u64))
+            .await
+            .unwrap();
+        done = end;
+        if dice.chance(4) {
+            shop.reopen().await;
+            runner = shop.runner().await;
+            // The subscription goes on from a checkpoint that is behind the documents.
+            done -= usize::try_from(dice.roll(20)).unwrap().min(done);
+        }
+    }
+    assert_stored(&shop.views, &log).await;
+}
+
 /// Race 15: two consumers, one of orders and one of payments, fold into one timeline at once; one guard fails.
-#[tokio::test]
-async fn a_failed_guard_reloads_and_folds_again() {
+async fn a_failed_guard_reloads_and_folds_again(shop: Shop) {
     let log = Story::tell(3, 4).log(&mut Dice(3));
     let end = log.len() as u64;
     let orders: Vec<_> = of_types(&log, &[AggregateType::Order]);
@@ -155,7 +225,6 @@ async fn a_failed_guard_reloads_and_folds_again() {
             AggregateType::Cart,
         ],
     );
-    let shop = Shop::open().await;
     let (mut first, mut second) = (shop.runner().await, shop.runner().await);
     // Both have loaded and folded before either writes.
     let orders = Arc::new(entries(&orders));
@@ -166,12 +235,10 @@ async fn a_failed_guard_reloads_and_folds_again() {
 }
 
 /// Race 15 with documents that both know already, so that the guard is on a revision and not on absence.
-#[tokio::test]
-async fn a_failed_guard_on_a_hot_document_reloads_it() {
+async fn a_failed_guard_on_a_hot_document_reloads_it(shop: Shop) {
     let log = Story::tell(5, 3).log(&mut Dice(5));
     let (head, tail) = log.split_at(log.len() / 2);
     let (middle, end) = (head.len() as u64, log.len() as u64);
-    let shop = Shop::open().await;
     let mut first = shop.runner().await;
     first.handle(entries(head), at(middle)).await.unwrap();
     let mut second = shop.runner().await;
@@ -199,15 +266,13 @@ async fn a_failed_guard_on_a_hot_document_reloads_it() {
 }
 
 /// Dying right after a guard has failed: what was not written is not accounted for.
-#[tokio::test]
-async fn a_checkpoint_waits_for_the_documents_that_moved() {
+async fn a_checkpoint_waits_for_the_documents_that_moved(mut shop: Shop) {
     let log = Story::tell(3, 4).log(&mut Dice(3));
     let end = log.len() as u64;
     let (orders, rest): (Vec<_>, Vec<_>) = log
         .iter()
         .cloned()
         .partition(|event| event.stream.aggregate_type == AggregateType::Order);
-    let mut shop = Shop::open().await;
     let (mut dying, mut other) = (shop.runner().await, shop.runner().await);
     let prepared = dying.folded(&Arc::new(entries(&orders))).await;
     other.handle(entries(&rest), at(0)).await.unwrap();
@@ -221,11 +286,9 @@ async fn a_checkpoint_waits_for_the_documents_that_moved() {
 }
 
 /// Race 16: the projector dies between its writes and its ack.
-#[tokio::test]
-async fn a_batch_that_was_stored_without_its_checkpoint_comes_again_and_changes_nothing() {
+async fn a_batch_that_was_stored_without_its_checkpoint_comes_again_and_changes_nothing(mut shop: Shop) {
     let log = Story::tell(8, 4).log(&mut Dice(8));
     let end = log.len() as u64;
-    let mut shop = Shop::open().await;
     let mut dying = shop.runner().await;
     let batch = Arc::new(entries(&log));
     let prepared = dying.folded(&batch).await;
@@ -243,8 +306,7 @@ async fn a_batch_that_was_stored_without_its_checkpoint_comes_again_and_changes_
 }
 
 /// Race 17: stock is seen before the variant is.
-#[tokio::test]
-async fn a_product_shows_its_stock_once_both_are_seen() {
+async fn a_product_shows_its_stock_once_both_are_seen(shop: Shop) {
     let mut story = Story::default();
     let stock = StreamId::new(AggregateType::Inventory, &sku(1));
     story.push(
@@ -278,7 +340,6 @@ async fn a_product_shows_its_stock_once_both_are_seen() {
         },
     );
     let log = story.log(&mut Dice(0));
-    let shop = Shop::open().await;
     let mut runner = shop.runner().await;
 
     runner
@@ -315,8 +376,7 @@ async fn a_product_shows_its_stock_once_both_are_seen() {
 }
 
 /// An event that does not fold parks its aggregate, in order, and the rest goes on.
-#[tokio::test]
-async fn poison_parks_its_aggregate_only() {
+async fn poison_parks_its_aggregate_only(mut shop: Shop) {
     let log = Story::tell(11, 3).log(&mut Dice(11));
     let poisoned = StreamId::new(AggregateType::Order, order_id(2));
     // The order's first event is missing: what follows has nothing to fold into.
@@ -331,7 +391,6 @@ async fn poison_parks_its_aggregate_only() {
         .cloned()
         .collect();
     let (middle, end) = (broken.len() / 2, log.len() as u64);
-    let mut shop = Shop::open().await;
     let mut runner = shop.runner().await;
     let split = broken[middle].position.0 - 1;
     runner
@@ -379,11 +438,39 @@ async fn poison_parks_its_aggregate_only() {
     assert_eq!(stored(shop.views.orders()).await, expected::<Orders>(&log));
 }
 
+/// A document in memory is behind what another process has stored: an event that does not fold into it folds into that.
+async fn what_another_process_moved_on_is_no_poison(shop: Shop) {
+    let log = Story::tell(7, 2).log(&mut Dice(7));
+    let payment = log
+        .iter()
+        .find(|event| event.stream.aggregate_type == AggregateType::Payment);
+    let stream = &payment.unwrap().stream;
+    let of_payment: Vec<_> = log
+        .iter()
+        .filter(|event| event.stream == *stream)
+        .cloned()
+        .collect();
+    let fails_alone = |count: &usize| {
+        let mut document = Document::default();
+        document.fold::<Payments>(&of_payment[0]).unwrap();
+        document.fold::<Payments>(&of_payment[*count]).is_err()
+    };
+    // The first event that needs what came between.
+    let next = (2..of_payment.len()).find(fails_alone).unwrap();
+    let (mut here, mut there) = (shop.runner().await, shop.runner().await);
+    here.handle(entries(&of_payment[..1]), at(0)).await.unwrap();
+    there.handle(entries(&of_payment[1..next]), at(0)).await.unwrap();
+    here.handle(entries(&of_payment[next..]), at(0)).await.unwrap();
+    assert_eq!(
+        stored(shop.views.payments()).await,
+        expected::<Payments>(&of_payment)
+    );
+    assert!(here.letters().iter().all(|(_, letters)| letters.none_parked()));
+}
+
 /// Another version of a view or another log: nothing of the old documents is continued.
-#[tokio::test]
-async fn a_view_of_another_log_begins_anew() {
+async fn a_view_of_another_log_begins_anew(shop: Shop) {
     let log = Story::tell(2, 2).log(&mut Dice(2));
-    let shop = Shop::open().await;
     shop.runner()
         .await
         .handle(entries(&log), at(log.len() as u64))
@@ -398,12 +485,10 @@ async fn a_view_of_another_log_begins_anew() {
         .unwrap()
         .etag();
     let restored = LogIdentity { epoch: 2, ..LOG };
-    let views = Views::open(&shop.file, restored).await.unwrap();
+    let views = shop.stores.open(restored).await;
     assert_eq!(views.orders().position(), Position(0));
     assert!(views.orders().get(&order_id(1).into()).await.unwrap().is_none());
-    let mut runner = Runner::open(&views, Clock::Manual(ManualClock::new(time(0))))
-        .await
-        .unwrap();
+    let mut runner = runner(&views).await;
     let checkpoint = Checkpoint::at(restored, Position(log.len() as u64));
     runner.handle(entries(&log), checkpoint).await.unwrap();
     assert_stored(&views, &log).await;
@@ -421,97 +506,13 @@ async fn a_view_of_another_log_begins_anew() {
 }
 
 /// Delivered in another interleaving, the stored bytes are the same.
-#[tokio::test]
-async fn another_interleaving_stores_the_same_bytes() {
+async fn another_interleaving_stores_the_same_bytes(shop: Shop) {
     let log = Story::tell(21, 6).log(&mut Dice(21));
-    let shop = Shop::open().await;
     let mut runner = shop.runner().await;
     for batch in deliver_again(&log, &mut Dice(4)).chunks(17) {
         runner.handle(entries(batch), at(0)).await.unwrap();
     }
     assert_stored(&shop.views, &log).await;
-}
-
-/// What is cached is replaced by what is written, and what is read before a write is not cached after it.
-#[tokio::test]
-async fn the_cache_never_shows_less_than_was_announced() {
-    let log = Story::tell(9, 1).log(&mut Dice(9));
-    let orders = of_types(&log, &[AggregateType::Order]);
-    let shop = Shop::open().await;
-    let mut runner = shop.runner().await;
-    let id = order_id(1).into();
-    let reader = shop.views.orders();
-    runner.handle(entries(&orders[..1]), at(1)).await.unwrap();
-    // A slow reader has loaded the document, and then it is written.
-    let ticket = reader.cache.ticket(&id);
-    let stale = reader.get(&id).await.unwrap().unwrap();
-    reader.cache.forget(&id);
-    runner
-        .handle(entries(&orders[1..2]), at(orders[1].position.0))
-        .await
-        .unwrap();
-    reader.cache.fill(&ticket, &stale);
-    let now = reader.get(&id).await.unwrap().unwrap();
-    assert_eq!(now.doc.version, Version(2));
-    // Written through.
-    runner
-        .handle(entries(&orders[2..3]), at(orders[2].position.0))
-        .await
-        .unwrap();
-    assert_eq!(reader.cache.get(&id).unwrap().doc.version, Version(3));
-}
-
-/// Whoever has seen the view's position move reads what it stands for, cached documents included.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_position_is_announced_after_its_documents() {
-    let shop = Shop::open().await;
-    let reader = shop.views.orders().clone();
-    let first = DocId::from(order_id(1));
-    let apart = |number: &u64| !reader.cache.share_a_slot(&first, &order_id(*number).into());
-    let number = (2..1_000).find(apart).unwrap();
-    let second = DocId::from(order_id(number));
-    let event = |position, number, version, event: OrderEvent| RecordedEvent {
-        position: Position(position),
-        stream: StreamId::new(AggregateType::Order, order_id(number)),
-        version: Version(version),
-        event: event.into(),
-        metadata: metadata(ActorKind::System, "test"),
-        recorded_at: time(position),
-    };
-    let lines = [(sku(1), 1, 1)];
-    let agreed = |number| placed(order_id(number), customer_id(1), &lines, time(1));
-    let placed = |position, number| {
-        event(
-            position,
-            number,
-            1,
-            OrderEvent::OrderPlaced(Box::new(agreed(number))),
-        )
-    };
-    let reserved = |position, number| event(position, number, 2, OrderEvent::OrderReserved {});
-    let mut runner = shop.runner().await;
-    let both = [Arc::new(placed(1, 1)), Arc::new(placed(2, number))];
-    runner.handle(entries(&both), at(2)).await.unwrap();
-    reader.get_many(&[first.clone(), second.clone()]).await.unwrap();
-
-    let both = entries(&[Arc::new(reserved(3, 1)), Arc::new(reserved(4, number))]);
-    let version = |id: &DocId| reader.cache.get(id).unwrap().doc.version;
-    let between = std::thread::scope(|scope| {
-        let held = reader.cache.hold(&second);
-        let runtime = tokio::runtime::Handle::current();
-        let handling = scope.spawn(move || runtime.block_on(runner.handle(both, at(4))));
-        // The first document is shown and the second is not: the projector stands between them.
-        while version(&first) < Version(2) {
-            assert!(!handling.is_finished());
-            std::thread::yield_now();
-        }
-        let position = reader.position();
-        drop(held);
-        handling.join().unwrap().unwrap();
-        position
-    });
-    assert_eq!(between, Position(2));
-    assert_eq!((reader.position(), version(&second)), (Position(4), Version(2)));
 }
 
 fn of_types(log: &[Arc<RecordedEvent>], types: &[AggregateType]) -> Vec<Arc<RecordedEvent>> {

@@ -1,10 +1,11 @@
-//! Combined documents of one view, in memory.
+//! Combined documents of one view in this process's memory: the embedded profile, where the projector is in it too.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 
+use super::Ticket;
 use crate::served::Served;
 use crate::view::DocId;
 
@@ -14,9 +15,9 @@ const CAPACITY_BYTES: u64 = 4 << 20;
 /// Writes to a document and fills of its entry meet here; many documents share a slot.
 const SLOTS: usize = 256;
 
-/// The cache of one view's generation. What is in it is never older than what [`Cache::written`] was told, so a read
+/// The cache of one view's generation. What is in it is never older than what [`InProcess::written`] was told, so a read
 /// after a write that was announced sees that write.
-pub(crate) struct Cache<D> {
+pub(crate) struct InProcess<D> {
     entries: moka::sync::Cache<DocId, Arc<Served<D>>, RandomState>,
     /// Counts the writes to the documents of each slot. Without it, a reader that loaded a document before a write
     /// could put it into the cache after that write had found nothing to replace, and it would stay.
@@ -24,7 +25,7 @@ pub(crate) struct Cache<D> {
     hasher: RandomState,
 }
 
-impl<D> Clone for Cache<D> {
+impl<D> Clone for InProcess<D> {
     fn clone(&self) -> Self {
         Self {
             entries: self.entries.clone(),
@@ -34,14 +35,7 @@ impl<D> Clone for Cache<D> {
     }
 }
 
-/// Taken before loading a document, given back to cache what was loaded.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    id: DocId,
-    writes: u64,
-}
-
-impl<D: Serialize + Send + Sync + 'static> Cache<D> {
+impl<D: Serialize + Send + Sync + 'static> InProcess<D> {
     pub(crate) fn new() -> Self {
         let hasher = RandomState::new();
         Self {
@@ -61,14 +55,14 @@ impl<D: Serialize + Send + Sync + 'static> Cache<D> {
     pub(crate) fn ticket(&self, id: &DocId) -> Ticket {
         Ticket {
             id: id.clone(),
-            writes: *self.slot(id),
+            number: *self.slot(id),
         }
     }
 
     /// Caches what was loaded under `ticket`, unless the document may have been written since.
     pub(crate) fn fill(&self, ticket: &Ticket, served: &Arc<Served<D>>) {
         let writes = self.slot(&ticket.id);
-        if *writes == ticket.writes {
+        if *writes == ticket.number {
             self.entries.insert(ticket.id.clone(), served.clone());
         }
     }
@@ -121,8 +115,8 @@ impl<D: Serialize + Send + Sync + 'static> Cache<D> {
     }
 }
 
-impl<D> std::fmt::Debug for Cache<D> {
+impl<D> std::fmt::Debug for InProcess<D> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cache").finish_non_exhaustive()
+        f.debug_struct("InProcess").finish_non_exhaustive()
     }
 }

@@ -1,0 +1,240 @@
+//! One follower of the stream, with the views that it feeds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use database::DatabaseError;
+#[cfg(feature = "cluster")]
+use event_bus::Positions;
+use event_bus::{Batch, BusError, Checkpoint, DeadLetter, DeadLetters, Retried, Subscription};
+use event_schemas::{Clock, Version};
+use event_store::Log;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::runner::{ProjectError, Runner};
+use super::{ProjectorSource, ProjectorState};
+use crate::error::ViewError;
+use crate::views::Views;
+
+/// Events folded and stored together: enough to write a hot document once for hundreds of events, few enough that a
+/// batch is visible soon.
+const MAX_BATCH: usize = 2_000;
+
+/// How long a projector that is idle sleeps before it looks around.
+const IDLE_WAIT: Duration = Duration::from_secs(30);
+
+/// The same in the cluster, where a cache may wait to be told.
+#[cfg(feature = "cluster")]
+const IDLE_WAIT_SHARED: Duration = Duration::from_secs(1);
+
+/// Between two tries of a batch that could not be stored; doubles up to the latter.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MOST: Duration = Duration::from_secs(5);
+
+/// The name of the projector that reads the log itself, as a subscriber.
+const SUBSCRIBER: &str = "projector";
+
+/// Asks for dead letters to be folded.
+#[derive(Debug)]
+pub(super) struct Retry {
+    pub(super) view: &'static str,
+    pub(super) scope: String,
+    pub(super) answer: oneshot::Sender<Result<Retried, ViewError>>,
+}
+
+pub(super) struct Worker {
+    pub(super) source: ProjectorSource,
+    /// The only view that it feeds; none: all.
+    pub(super) share: Option<&'static str>,
+    pub(super) views: Views,
+    pub(super) runner: Runner,
+    pub(super) clock: Clock,
+    pub(super) state: watch::Sender<ProjectorState>,
+    pub(super) requests: mpsc::Receiver<Retry>,
+    pub(super) cancel: CancellationToken,
+}
+
+impl Worker {
+    pub(super) async fn run(mut self) {
+        let mut pause = RETRY_FIRST;
+        let mut subscription = None;
+        loop {
+            let Err(error) = self.follow(&mut subscription, &mut pause).await else {
+                break;
+            };
+            match (&error, &mut subscription) {
+                // As a restart would, but without leaving the group.
+                (ProjectError::View(_) | ProjectError::Contended | ProjectError::Panicked, Some(open)) => {
+                    open.rewind()
+                }
+                _ => subscription = None,
+            }
+            let text = error.to_string();
+            let state = match &error {
+                ProjectError::Bus(BusError::Upgrade { .. }) => ProjectorState::Upgrade(text),
+                ProjectError::Bus(error) if !error.retryable() => ProjectorState::Failed(text),
+                ProjectError::Bus(_)
+                | ProjectError::View(_)
+                | ProjectError::Contended
+                | ProjectError::Panicked => ProjectorState::Retrying(text),
+            };
+            tracing::error!(%error, view = self.share, "the projector cannot go on");
+            let ready = state.is_ready();
+            self.state.send_replace(state);
+            if !ready {
+                self.answer_requests().await;
+                return;
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => break,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MOST),
+            }
+        }
+        self.state.send_replace(ProjectorState::Stopped);
+    }
+
+    async fn subscribe(&self) -> Result<Subscription, BusError> {
+        match &self.source {
+            ProjectorSource::Log(log) => {
+                let checkpoint = Checkpoint::at(self.views.log(), self.runner.position());
+                Subscription::resume_at(log, SUBSCRIBER, Some(checkpoint)).await
+            }
+            #[cfg(feature = "cluster")]
+            ProjectorSource::Groups(source) => {
+                let (subscriber, view) = (self.runner.subscriber(), self.share.unwrap_or_default());
+                let views = self.views.clone();
+                let positions = Positions::callers(move || {
+                    let views = views.clone();
+                    async move { views.stored_progress(view).await }
+                });
+                Subscription::kafka(source, &subscriber, positions).await
+            }
+        }
+    }
+
+    const fn idle_wait(&self) -> Duration {
+        match self.source {
+            ProjectorSource::Log(_) => IDLE_WAIT,
+            #[cfg(feature = "cluster")]
+            ProjectorSource::Groups(_) => IDLE_WAIT_SHARED,
+        }
+    }
+
+    /// Follows the stream until cancelled.
+    async fn follow(
+        &mut self,
+        subscription: &mut Option<Subscription>,
+        pause: &mut Duration,
+    ) -> Result<(), ProjectError> {
+        let subscription = match subscription {
+            Some(open) => open,
+            none => none.insert(self.subscribe().await?),
+        };
+        let idle_wait = self.idle_wait();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Ok(()),
+                Some(retry) = self.requests.recv() => self.retry(retry).await,
+                batch = subscription.next_batch(MAX_BATCH, idle_wait) => {
+                    let batch = batch?;
+                    if batch.is_empty() {
+                        self.idle().await;
+                        continue;
+                    }
+                    self.handle(&batch).await?;
+                    subscription.ack(&batch).await?;
+                    *pause = RETRY_FIRST;
+                    self.state.send_if_modified(|state| {
+                        let changed = *state != ProjectorState::Running;
+                        *state = ProjectorState::Running;
+                        changed
+                    });
+                }
+            }
+        }
+    }
+
+    async fn handle(&mut self, batch: &Batch) -> Result<(), ProjectError> {
+        #[cfg(feature = "cluster")]
+        if batch.reassigned() {
+            self.runner.reassigned().await?;
+        }
+        self.runner
+            .handle(batch.entries.clone(), batch.checkpoint().clone())
+            .await?;
+        metrics::histogram!("omisys_projection_batch_events").record(batch.entries.len() as f64);
+        let last = batch.events().last();
+        let age = last.map(|event| self.clock.now().duration_since(event.recorded_at).as_secs_f64());
+        let head = *self.source.log().watch().borrow();
+        for progress in self.runner.progress() {
+            let lag = head.0.saturating_sub(progress.position.0);
+            metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view).set(lag as f64);
+            if let Some(age) = age {
+                metrics::gauge!("omisys_projection_lag_seconds", "view" => progress.view).set(age.max(0.0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is waiting: the views have what there is.
+    async fn idle(&self) {
+        for progress in self.runner.progress() {
+            metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view).set(0.0);
+            metrics::gauge!("omisys_projection_lag_seconds", "view" => progress.view).set(0.0);
+        }
+        #[cfg(feature = "cluster")]
+        self.runner.idle().await;
+    }
+
+    /// Answers what can still be answered while the stream cannot be followed.
+    async fn answer_requests(&mut self) {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => break,
+                Some(retry) = self.requests.recv() => self.retry(retry).await,
+            }
+        }
+    }
+
+    async fn retry(&mut self, Retry { view, scope, answer }: Retry) {
+        let letters = self.runner.letters().into_iter().find(|(name, _)| *name == view);
+        let Some((_, letters)) = letters else { return };
+        let retried = self.heal(view, &scope, &letters).await;
+        // Whoever asked may have given up.
+        let _ = answer.send(retried.map_err(ViewError::from));
+    }
+
+    /// Folds the letters of `scope` in order, up to the first that fails again.
+    async fn heal(
+        &mut self,
+        view: &str,
+        scope: &str,
+        letters: &DeadLetters,
+    ) -> Result<Retried, DatabaseError> {
+        let mut handled = 0;
+        while let Some(first) = letters.first(scope).await? {
+            if let Err(reason) = redo(self.source.log(), &mut self.runner, view, &first).await {
+                letters.failed_again(&first, reason.clone()).await?;
+                return Ok(Retried::StillParked { handled, reason });
+            }
+            // A crash before this folds the event once more, which changes nothing.
+            letters.resolved(&first).await?;
+            handled += 1;
+        }
+        Ok(Retried::Healed { handled })
+    }
+}
+
+async fn redo(log: &Log, runner: &mut Runner, view: &str, letter: &DeadLetter) -> Result<(), String> {
+    let version = letter.event_id.version;
+    let before = Version(version.0.saturating_sub(1));
+    let events = log
+        .read_stream(&letter.event_id.stream, before, Some(version))
+        .await;
+    let event = events.map_err(|error| error.to_string())?.into_iter().next();
+    let event = event.ok_or_else(|| "the log does not hold the event".to_owned())?;
+    runner.redo(view, Arc::clone(&event)).await
+}

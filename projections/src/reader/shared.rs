@@ -1,0 +1,217 @@
+//! Reading what projectors in other processes write: through Redis, and from the store where that does not do.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_bus::{Checkpoint, Partitioning};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::ViewReader;
+use crate::cache::{Lookup, RedisCache, Shared, ViewCache};
+use crate::changes::Changes;
+use crate::error::{ViewError, WaitError};
+use crate::served::{ConsistencyPoint, Served};
+use crate::store::{Table, ViewStore};
+use crate::view::{DocId, View};
+
+/// Between two looks at the store by a read that waits; doubles up to the latter.
+const LOOK_FIRST: Duration = Duration::from_millis(5);
+const LOOK_MOST: Duration = Duration::from_millis(50);
+
+/// Between two looks at the documents that are watched; all of a view's in one read.
+const POLL: Duration = Duration::from_millis(200);
+
+type Found<V> = Option<Arc<Served<<V as View>::Doc>>>;
+
+impl<V: View> ViewReader<V> {
+    /// Reads what projectors elsewhere write.
+    pub(crate) fn shared(
+        store: ViewStore,
+        table: Arc<Table>,
+        reached: Checkpoint,
+        redis: RedisCache,
+        partitioning: Partitioning,
+    ) -> Self {
+        Self {
+            store,
+            table,
+            cache: ViewCache::Redis(Shared::new(redis)),
+            changes: Changes::default(),
+            reached: watch::channel(reached).0,
+            partitioning,
+        }
+    }
+
+    pub(super) async fn get_shared(&self, cache: &Shared<V::Doc>, id: &DocId) -> Result<Found<V>, ViewError> {
+        let ticket = match cache.redis.look_up(std::slice::from_ref(id)).await.pop() {
+            Some(Lookup::Hit(stored)) => return Ok(self.serve(&stored)?.map(Arc::new)),
+            Some(Lookup::Miss(ticket)) => ticket,
+            None => None,
+        };
+        let load = async {
+            let Some(stored) = self.store.load(&self.table, vec![id.clone()]).await?.pop() else {
+                return Ok(None);
+            };
+            let served = self.serve(&stored)?;
+            match ticket {
+                Some(ticket) if served.is_some() => cache.redis.fill(ticket, &stored).await,
+                _ => cache.redis.saw(id, stored.rev),
+            }
+            Ok::<_, ViewError>(served.map(Arc::new))
+        };
+        let shared = cache.flights.share(id, load).await?;
+        // A load that was under way when we came may have begun before we were told of something newer.
+        if shared.as_ref().map_or(0, |served| served.rev) < cache.redis.seen(id) {
+            return self.load_shared(cache, id).await;
+        }
+        Ok(shared)
+    }
+
+    pub(super) async fn get_many_shared(
+        &self,
+        cache: &Shared<V::Doc>,
+        ids: &[DocId],
+    ) -> Result<Vec<Found<V>>, ViewError> {
+        let mut found: Vec<Found<V>> = Vec::with_capacity(ids.len());
+        let mut missing = HashMap::new();
+        for (id, lookup) in ids.iter().zip(cache.redis.look_up(ids).await) {
+            found.push(match lookup {
+                Lookup::Hit(stored) => self.serve(&stored)?.map(Arc::new),
+                Lookup::Miss(ticket) => {
+                    // The same id twice: the first has the lease.
+                    let ticket_of_id = missing.entry(id.clone()).or_insert(None);
+                    *ticket_of_id = ticket_of_id.take().or(ticket);
+                    None
+                }
+            });
+        }
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        let mut loaded = HashMap::new();
+        for stored in self
+            .store
+            .load(&self.table, missing.keys().cloned().collect())
+            .await?
+        {
+            let Some(served) = self.serve(&stored)? else {
+                continue;
+            };
+            match missing.remove(&stored.id).flatten() {
+                Some(ticket) => cache.redis.fill(ticket, &stored).await,
+                None => cache.redis.saw(&stored.id, stored.rev),
+            }
+            loaded.insert(stored.id, Arc::new(served));
+        }
+        for (id, found) in ids.iter().zip(&mut found) {
+            if found.is_none() {
+                *found = loaded.get(id).cloned();
+            }
+        }
+        Ok(found)
+    }
+
+    /// The document as the store has it now.
+    async fn load_shared(&self, cache: &Shared<V::Doc>, id: &DocId) -> Result<Found<V>, ViewError> {
+        let Some(stored) = self.store.load(&self.table, vec![id.clone()]).await?.pop() else {
+            return Ok(None);
+        };
+        cache.redis.saw(id, stored.rev);
+        Ok(self.serve(&stored)?.map(Arc::new))
+    }
+
+    pub(super) async fn get_at_least_shared(
+        &self,
+        cache: &Shared<V::Doc>,
+        id: &DocId,
+        point: &ConsistencyPoint,
+        deadline: Instant,
+    ) -> Result<Found<V>, WaitError> {
+        let served = self.get_shared(cache, id).await?;
+        if served.as_ref().is_some_and(|served| served.reached(point)) {
+            return Ok(served);
+        }
+        let mut pause = LOOK_FIRST;
+        loop {
+            // Asked before the document is read: what the view had passed by then is in it.
+            let passed = self.passed(point).await?;
+            let served = self.load_shared(cache, id).await?;
+            if passed || served.as_ref().is_some_and(|served| served.reached(point)) {
+                return Ok(served);
+            }
+            Self::pause(&mut pause, deadline).await?;
+        }
+    }
+
+    pub(super) async fn reach_shared(
+        &self,
+        point: &ConsistencyPoint,
+        deadline: Instant,
+    ) -> Result<(), WaitError> {
+        let mut pause = LOOK_FIRST;
+        while !self.passed(point).await? {
+            Self::pause(&mut pause, deadline).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the partition of the point's stream has passed it.
+    async fn passed(&self, point: &ConsistencyPoint) -> Result<bool, ViewError> {
+        let partition = self.partitioning.of(&point.stream);
+        let known = || self.reached.borrow().position_of(partition) >= point.position;
+        if known() {
+            return Ok(true);
+        }
+        self.refresh().await?;
+        Ok(known())
+    }
+
+    /// Waits for the next look; an error if the time is over.
+    async fn pause(pause: &mut Duration, deadline: Instant) -> Result<(), WaitError> {
+        let now = Instant::now();
+        if now >= deadline {
+            return Err(WaitError::TimedOut { view: V::NAME });
+        }
+        sleep_until((now + *pause).min(deadline)).await;
+        *pause = (*pause * 2).min(LOOK_MOST);
+        Ok(())
+    }
+
+    /// Sees to it that somebody looks for changes as long as anybody watches.
+    pub(super) fn poll(&self, cache: &Shared<V::Doc>) {
+        if self.changes.begin_polling() {
+            let store = self.store.clone();
+            let (table, redis) = (Arc::clone(&self.table), cache.redis.clone());
+            tokio::spawn(poll(store, table, redis, self.changes.clone()));
+        }
+    }
+}
+
+/// Wakes those who watch a document when its revision changes; ends when nobody watches.
+async fn poll(store: ViewStore, table: Arc<Table>, redis: RedisCache, changes: Changes) {
+    let ViewStore::Mongo(store) = store else { return };
+    let mut known: HashMap<DocId, u64> = HashMap::new();
+    while let Some(ids) = changes.polled() {
+        match store.revisions(&table, &ids).await {
+            Ok(now) => {
+                let now: HashMap<DocId, u64> = now.into_iter().collect();
+                let changed = now
+                    .iter()
+                    .filter(|(id, rev)| known.get(*id) != Some(*rev))
+                    .map(|(id, _)| id);
+                let changed: Vec<&DocId> = changed.collect();
+                // Before they are woken: what they read then is no older than this.
+                for id in &changed {
+                    redis.saw(id, now[*id]);
+                }
+                // A document that was not known is told of too: who watches it may have read it before.
+                changes.notify(changed);
+                known = now;
+            }
+            Err(error) => tracing::debug!(view = table.schema.name, %error, "no look at what is watched"),
+        }
+        sleep(POLL).await;
+    }
+}

@@ -1,0 +1,421 @@
+//! Documents in MongoDB: a collection per generation of a view.
+//!
+//! There are no transactions here, nor need there be: each document is replaced under a guard on its revision, says
+//! itself what has been folded into it, and progress is stored after the documents that it speaks of.
+
+mod error;
+mod filter;
+mod generations;
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::Duration;
+
+use event_bus::Checkpoint;
+use event_schemas::LogIdentity;
+use futures_util::TryStreamExt as _;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
+use mongodb::{Client, Collection, Database};
+
+pub use error::MongoError;
+
+use super::{DocumentWrite, Moved, StoredDocument, StoredPage, Table, ViewSchema, ViewWrites};
+use crate::error::ViewError;
+use crate::query::{After, KeyValue, Query};
+use crate::view::DocId;
+use error::DUPLICATE_KEY;
+
+/// A server that hangs must not hang us: the driver itself waits for ever.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Bytes of documents that one command carries. A command is one BSON document, of at most 16 MB.
+const COMMAND_BYTES: usize = 8 << 20;
+
+/// Updates that one command carries; the server takes 100,000.
+const COMMAND_UPDATES: usize = 10_000;
+
+/// Bytes that an update takes beside its document's body, keys included.
+const UPDATE_BYTES: usize = 1_024;
+
+/// Ids that one read asks for.
+const READ_IDS: usize = 10_000;
+
+/// Where the documents are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MongoOptions {
+    /// `mongodb://host:port,…/?replicaSet=…`; may hold a password, so keep it out of logs.
+    pub url: String,
+    /// The database that holds the views.
+    pub database: String,
+}
+
+/// MongoDB, connected. Cloning is cheap and shares the connections.
+#[derive(Clone)]
+pub struct Mongo {
+    database: Database,
+}
+
+impl Mongo {
+    /// Prepares connections; they are made when first needed, and made again when they break.
+    pub async fn connect(options: &MongoOptions) -> Result<Self, MongoError> {
+        let mut parsed = ClientOptions::parse(&options.url).await?;
+        parsed.app_name.get_or_insert_with(|| "omisys".to_owned());
+        parsed.connect_timeout.get_or_insert(Duration::from_secs(2));
+        parsed
+            .server_selection_timeout
+            .get_or_insert(Duration::from_secs(3));
+        parsed.max_pool_size.get_or_insert(50);
+        // What was read or acknowledged outlives the primary.
+        parsed.read_concern = Some(ReadConcern::majority());
+        parsed.write_concern = Some(
+            WriteConcern::builder()
+                .w(mongodb::options::Acknowledgment::Majority)
+                .journal(true)
+                .build(),
+        );
+        let client = Client::with_options(parsed)?;
+        Ok(Self {
+            database: client.database(&options.database),
+        })
+    }
+
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), MongoError> {
+        self.command(doc! { "ping": 1 }, READ_TIMEOUT).await.map(|_| ())
+    }
+
+    /// The database.
+    pub fn name(&self) -> &str {
+        self.database.name()
+    }
+
+    /// Deletes the database with everything in it.
+    pub async fn drop_database(&self) -> Result<(), MongoError> {
+        within(WRITE_TIMEOUT, self.database.drop()).await
+    }
+
+    async fn command(&self, command: Document, limit: Duration) -> Result<Document, MongoError> {
+        within(limit, self.database.run_command(command)).await
+    }
+
+    /// Runs `updates` (statements of the `update` command) unordered, durable on a majority. Returns the places of those
+    /// that met a duplicate key.
+    async fn update(&self, collection: &str, updates: Vec<Document>) -> Result<Vec<usize>, MongoError> {
+        let count = updates.len();
+        let command = doc! {
+            "update": collection,
+            "updates": updates,
+            "ordered": false,
+            "writeConcern": { "w": "majority", "j": true },
+        };
+        let reply = self.command(command, WRITE_TIMEOUT).await?;
+        let mut duplicates = Vec::new();
+        if let Ok(errors) = reply.get_array("writeErrors") {
+            for error in errors.iter().filter_map(Bson::as_document) {
+                let (code, index) = (number(error, "code"), number(error, "index"));
+                match (code.map(|code| code as i32), index) {
+                    (Some(DUPLICATE_KEY), Some(index)) => duplicates.push(index as usize),
+                    (code, _) => return Err(MongoError::refused(code.unwrap_or_default(), "in an update")),
+                }
+            }
+        }
+        if let Ok(error) = reply.get_document("writeConcernError") {
+            let code = number(error, "code").unwrap_or_default();
+            return Err(MongoError::Unavailable(format!("not on a majority: {code}")));
+        }
+        let done = number(&reply, "n").unwrap_or_default() as usize;
+        if done + duplicates.len() != count {
+            let message = format!("{done} of {count} updates, {} duplicates", duplicates.len());
+            return Err(MongoError::Unexpected(message));
+        }
+        Ok(duplicates)
+    }
+}
+
+impl fmt::Debug for Mongo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mongo")
+            .field("database", &self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Documents in MongoDB collections.
+#[derive(Debug, Clone)]
+pub(crate) struct MongoViewStore {
+    mongo: Mongo,
+}
+
+impl MongoViewStore {
+    pub(crate) const fn new(mongo: Mongo) -> Self {
+        Self { mongo }
+    }
+
+    /// Whether the server answers.
+    pub(crate) async fn ping(&self) -> Result<(), MongoError> {
+        self.mongo.ping().await
+    }
+
+    /// The generation of the view that this version of it and this log are served from, with how far it has come; a new
+    /// one, empty, if there is none. Processes that start at once agree on it. Other generations are left alone: they
+    /// may be another version's, which is still running.
+    pub(crate) async fn serving(
+        &self,
+        schema: ViewSchema,
+        log: LogIdentity,
+    ) -> Result<(Arc<Table>, Checkpoint), ViewError> {
+        let table = Arc::new(generations::serving(&self.mongo, schema, log).await?);
+        let reached = self.reached(&table, log).await?;
+        Ok((table, reached))
+    }
+
+    /// As [`super::ViewStore::load_all`].
+    pub(crate) async fn load_all(
+        &self,
+        wanted: Vec<(Arc<Table>, Vec<DocId>)>,
+    ) -> Result<Vec<Vec<StoredDocument>>, ViewError> {
+        let mut found = Vec::with_capacity(wanted.len());
+        for (table, ids) in wanted {
+            found.push(self.load(&table, &ids).await?);
+        }
+        Ok(found)
+    }
+
+    async fn load(&self, table: &Table, ids: &[DocId]) -> Result<Vec<StoredDocument>, MongoError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(READ_IDS) {
+            let wanted: Vec<&str> = ids.iter().map(DocId::as_str).collect();
+            let rows = self
+                .rows(
+                    table,
+                    doc! { "_id": { "$in": wanted } },
+                    doc! { "rev": 1, "body": 1 },
+                )
+                .await?;
+            for row in rows {
+                found.push(stored(row)?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The revisions of the documents that are there, of those asked for.
+    pub(crate) async fn revisions(
+        &self,
+        table: &Table,
+        ids: &[DocId],
+    ) -> Result<Vec<(DocId, u64)>, MongoError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(READ_IDS) {
+            let wanted: Vec<&str> = ids.iter().map(DocId::as_str).collect();
+            let rows = self
+                .rows(table, doc! { "_id": { "$in": wanted } }, doc! { "rev": 1 })
+                .await?;
+            for mut row in rows {
+                found.push((id(&mut row)?, revision(&row)?));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn rows(
+        &self,
+        table: &Table,
+        filter: Document,
+        projection: Document,
+    ) -> Result<Vec<Document>, MongoError> {
+        let collection = self.collection(table);
+        let find = async {
+            // All in one answer, as far as its 16 MB go.
+            let cursor = collection
+                .find(filter)
+                .projection(projection)
+                .batch_size(READ_IDS as u32)
+                .await?;
+            cursor.try_collect().await
+        };
+        within(READ_TIMEOUT, find).await
+    }
+
+    /// As [`super::ViewStore::find`].
+    pub(crate) async fn find(&self, table: &Table, query: &Query) -> Result<StoredPage, ViewError> {
+        let page = filter::page(&table.schema, query)?;
+        let mut projection = doc! { "rev": 1, "body": 1 };
+        if let Some(order) = &page.order {
+            projection.insert(order, 1);
+        }
+        let collection = self.collection(table);
+        let limit = query.limit + 1;
+        let find = async {
+            let cursor = collection
+                .find(page.filter)
+                .projection(projection)
+                .sort(page.sort)
+                .limit(i64::try_from(limit).unwrap_or(i64::MAX))
+                .batch_size(u32::try_from(limit).unwrap_or(u32::MAX))
+                .await?;
+            cursor.try_collect::<Vec<Document>>().await
+        };
+        let mut rows = within(READ_TIMEOUT, find).await?;
+        // One more than asked: there is a next page, and it begins after what we have.
+        let more = rows.len() > query.limit;
+        rows.truncate(query.limit);
+        let mut next = None;
+        let mut documents = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            let key = page.order.as_ref().and_then(|order| row.remove(order));
+            let document = stored(row)?;
+            next = Some(After {
+                key: filter::key(key),
+                id: document.id.to_string(),
+            });
+            documents.push(document);
+        }
+        Ok(StoredPage {
+            documents,
+            next: next.filter(|_| more),
+        })
+    }
+
+    /// As [`super::ViewStore::scan`].
+    pub(crate) async fn scan(
+        &self,
+        table: &Table,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<(StoredDocument, Vec<KeyValue>)>, ViewError> {
+        let collection = self.collection(table);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let find = async {
+            let cursor = collection
+                .find(doc! { "_id": { "$gt": after } })
+                .sort(doc! { "_id": 1 })
+                .limit(limit)
+                .await?;
+            cursor.try_collect::<Vec<Document>>().await
+        };
+        let rows = within(READ_TIMEOUT, find).await?;
+        let scanned = rows.into_iter().map(|mut row| {
+            let keys = table.schema.keys.iter();
+            let keys = keys
+                .map(|key| filter::key(row.remove(filter::field(key.name))))
+                .collect();
+            Ok((stored(row)?, keys))
+        });
+        scanned.collect()
+    }
+
+    /// As [`super::ViewStore::write`], without progress: see [`MongoViewStore::advance`].
+    pub(crate) async fn write(&self, writes: &[ViewWrites]) -> Result<Moved, MongoError> {
+        let mut moved: Moved = Vec::with_capacity(writes.len());
+        for view in writes {
+            moved.push(self.write_view(&view.table, &view.documents).await?);
+        }
+        Ok(moved)
+    }
+
+    async fn write_view(&self, table: &Table, documents: &[DocumentWrite]) -> Result<Vec<usize>, MongoError> {
+        let mut moved = Vec::new();
+        let mut begin = 0;
+        while begin < documents.len() {
+            let (mut end, mut bytes) = (begin, 0);
+            while end < documents.len() && end - begin < COMMAND_UPDATES {
+                bytes += documents[end].body.len() + UPDATE_BYTES;
+                if end > begin && bytes > COMMAND_BYTES {
+                    break;
+                }
+                end += 1;
+            }
+            let updates = documents[begin..end]
+                .iter()
+                .map(|write| update(&table.schema, write));
+            let duplicates = self.mongo.update(table.name(), updates.collect()).await?;
+            moved.extend(duplicates.into_iter().map(|place| begin + place));
+            begin = end;
+        }
+        Ok(moved)
+    }
+
+    /// Stores how far the documents of these views have come. After [`MongoViewStore::write`], never before it.
+    pub(crate) async fn advance(
+        &self,
+        tables: &[Arc<Table>],
+        checkpoint: &Checkpoint,
+    ) -> Result<(), MongoError> {
+        generations::advance(&self.mongo, tables, checkpoint).await
+    }
+
+    /// How far the documents have come.
+    pub(crate) async fn reached(&self, table: &Table, log: LogIdentity) -> Result<Checkpoint, MongoError> {
+        generations::reached(&self.mongo, table, log).await
+    }
+
+    fn collection(&self, table: &Table) -> Collection<Document> {
+        self.mongo.database.collection(table.name())
+    }
+}
+
+/// One statement: replaces the document if it is still the one that was folded on. One that has moved is not matched, so
+/// MongoDB tries to insert it, and the id is taken.
+fn update(schema: &ViewSchema, write: &DocumentWrite) -> Document {
+    let expected = write.expected.cast_signed();
+    let mut set = doc! { "rev": expected + 1, "body": &*write.body };
+    if let Some(keys) = &write.keys {
+        for (key, value) in schema.keys.iter().zip(keys) {
+            set.insert(filter::field(key.name), filter::value(value));
+        }
+    }
+    doc! {
+        "q": { "_id": write.id.as_str(), "rev": expected },
+        "u": { "$set": set },
+        "upsert": true,
+    }
+}
+
+fn stored(mut row: Document) -> Result<StoredDocument, MongoError> {
+    let Some(Bson::String(body)) = row.remove("body") else {
+        return Err(MongoError::Unexpected("a document without a body".to_owned()));
+    };
+    Ok(StoredDocument {
+        rev: revision(&row)?,
+        id: id(&mut row)?,
+        body,
+    })
+}
+
+fn id(row: &mut Document) -> Result<DocId, MongoError> {
+    match row.remove("_id") {
+        Some(Bson::String(id)) => Ok(DocId::from(id.as_str())),
+        _ => Err(MongoError::Unexpected(
+            "a document without a text for its id".to_owned(),
+        )),
+    }
+}
+
+fn revision(row: &Document) -> Result<u64, MongoError> {
+    let rev = number(row, "rev").map(i64::cast_unsigned);
+    rev.ok_or_else(|| MongoError::Unexpected("a document without a revision".to_owned()))
+}
+
+/// A whole number, however wide it was sent.
+fn number(row: &Document, field: &str) -> Option<i64> {
+    match row.get(field)? {
+        Bson::Int32(value) => Some((*value).into()),
+        Bson::Int64(value) => Some(*value),
+        Bson::Double(value) => Some(*value as i64),
+        _ => None,
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl IntoFuture<Output = mongodb::error::Result<T>>,
+) -> Result<T, MongoError> {
+    match tokio::time::timeout(limit, call.into_future()).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(MongoError::TimedOut),
+    }
+}

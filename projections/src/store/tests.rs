@@ -1,0 +1,557 @@
+//! What every view store does; both run it.
+
+use std::sync::Arc;
+
+use event_bus::Checkpoint;
+use event_schemas::{LogIdentity, Position};
+use sqlite_file::{Options, SqliteFile, Synchronous};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::*;
+use crate::error::ViewError;
+use crate::query::{Direction, Query};
+
+const LOG: LogIdentity = LogIdentity {
+    log_id: Uuid::from_u128(7),
+    epoch: 1,
+};
+
+const THINGS: ViewSchema = ViewSchema {
+    name: "things",
+    version: 1,
+    keys: &[Key::text("status"), Key::text("title"), Key::integer("price")],
+    indexes: &[&["status", "title"], &["price"]],
+};
+
+/// No document has moved.
+const NONE: [usize; 0] = [];
+
+#[derive(Clone)]
+struct Fixture {
+    store: ViewStore,
+    _dir: Arc<Option<TempDir>>,
+}
+
+impl Fixture {
+    fn sqlite() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            synchronous: Synchronous::Normal,
+            readers: 1,
+        };
+        let file = SqliteFile::open(dir.path().join("views.db"), options).unwrap();
+        Self {
+            store: ViewStore::Sqlite(SqliteViewStore::open(&file).unwrap()),
+            _dir: Arc::new(Some(dir)),
+        }
+    }
+
+    async fn table(&self) -> Arc<Table> {
+        self.store.serving(THINGS, LOG).await.unwrap().0
+    }
+
+    async fn write(&self, table: &Arc<Table>, documents: Vec<DocumentWrite>) -> Vec<usize> {
+        let writes = ViewWrites {
+            table: Arc::clone(table),
+            documents,
+        };
+        let moved = self.store.write(Arc::new(vec![writes]), None).await.unwrap();
+        assert_eq!(moved.len(), 1);
+        let mut moved = moved.into_iter().next().unwrap();
+        moved.sort_unstable();
+        moved
+    }
+
+    async fn ids(&self, table: &Arc<Table>, query: &Query) -> Vec<String> {
+        let page = self.store.find(table, query).await.unwrap();
+        page.documents
+            .iter()
+            .map(|document| document.id.to_string())
+            .collect()
+    }
+
+    /// All pages, however small.
+    async fn pages(&self, table: &Arc<Table>, query: &Query) -> Vec<String> {
+        let (mut query, mut ids) = (query.clone(), Vec::new());
+        loop {
+            let page = self.store.find(table, &query).await.unwrap();
+            assert!(page.documents.len() <= query.limit);
+            ids.extend(page.documents.iter().map(|document| document.id.to_string()));
+            match page.next {
+                Some(after) => query = query.after(Some(after)),
+                None => return ids,
+            }
+        }
+    }
+}
+
+fn document(id: &str, expected: u64, body: &str, keys: Option<[KeyValue; 3]>) -> DocumentWrite {
+    DocumentWrite {
+        id: DocId::from(id),
+        expected,
+        keys: keys.map(Vec::from),
+        body: body.into(),
+    }
+}
+
+fn thing(id: &str, status: &str, title: &str, price: i64) -> DocumentWrite {
+    document(id, 0, "{}", Some([status.into(), title.into(), price.into()]))
+}
+
+fn ids(ids: &[&str]) -> Vec<DocId> {
+    ids.iter().map(|id| DocId::from(*id)).collect()
+}
+
+macro_rules! conformance {
+    ($($case:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $case() {
+                super::$case(super::Fixture::sqlite()).await;
+            })*
+        }
+
+        #[cfg(feature = "cluster")]
+        mod mongo {
+            $(#[tokio::test]
+            async fn $case() {
+                super::on_mongo(super::$case).await;
+            })*
+        }
+    };
+}
+
+conformance!(
+    generations_are_told_apart,
+    a_document_is_stored_if_it_has_not_moved,
+    keys_stay_unless_they_are_given,
+    progress_never_goes_back,
+    lists_are_filtered,
+    lists_are_ordered_and_paged,
+    text_is_ordered_by_its_bytes,
+    what_has_no_key_is_in_no_list_ordered_by_it,
+    an_unknown_key_is_refused,
+    texts_are_taken_for_nothing_but_texts,
+    many_documents_at_once,
+    a_scan_gives_everything_with_keys,
+);
+
+#[cfg(feature = "cluster")]
+async fn on_mongo<F: Future<Output = ()> + Send + 'static>(case: impl FnOnce(Fixture) -> F) {
+    let Some(mongo) = crate::testing::mongo().await else {
+        return;
+    };
+    let fixture = Fixture {
+        store: ViewStore::Mongo(MongoViewStore::new(mongo.clone())),
+        _dir: Arc::new(None),
+    };
+    let outcome = tokio::spawn(case(fixture)).await;
+    mongo.drop_database().await.unwrap();
+    outcome.unwrap();
+}
+
+async fn generations_are_told_apart(fixture: Fixture) {
+    let serving = async |version, log| {
+        let schema = ViewSchema { version, ..THINGS };
+        fixture.store.serving(schema, log).await.unwrap()
+    };
+    let (first, reached) = serving(1, LOG).await;
+    assert_eq!((first.generation, reached.position()), (1, Position(0)));
+    assert_eq!(serving(1, LOG).await.0.generation, 1);
+    fixture.write(&first, vec![thing("a", "new", "A", 1)]).await;
+
+    let (second, reached) = serving(2, LOG).await;
+    assert_eq!((second.generation, reached.position()), (2, Position(0)));
+    assert!(fixture.store.load(&second, ids(&["a"])).await.unwrap().is_empty());
+    let restored = LogIdentity { epoch: 2, ..LOG };
+    assert_eq!(serving(2, restored).await.0.generation, 3);
+    let other = LogIdentity {
+        log_id: Uuid::from_u128(8),
+        ..LOG
+    };
+    assert_eq!(serving(2, other).await.0.generation, 4);
+    // Another view counts for itself.
+    let schema = ViewSchema {
+        name: "others",
+        ..THINGS
+    };
+    assert_eq!(fixture.store.serving(schema, LOG).await.unwrap().0.generation, 1);
+}
+
+async fn a_document_is_stored_if_it_has_not_moved(fixture: Fixture) {
+    let table = fixture.table().await;
+    let body = r#"{"text":"größe \u0000 \"quoted\""}"#;
+    let first = vec![
+        thing("a", "new", "A", 1),
+        document("b", 0, body, Some(["new".into(), "B".into(), 2.into()])),
+    ];
+    assert_eq!(fixture.write(&table, first).await, NONE);
+    let mut found = fixture
+        .store
+        .load(&table, ids(&["b", "nobody", "a"]))
+        .await
+        .unwrap();
+    found.sort_by_key(|document| document.id.to_string());
+    let stored = |id: &str, rev, body: &str| StoredDocument {
+        id: DocId::from(id),
+        rev,
+        body: body.to_owned(),
+    };
+    assert_eq!(found, [stored("a", 1, "{}"), stored("b", 1, body)]);
+
+    // One that is there already, one that is stale, one that is right, one that is new: two have moved, two are stored.
+    let mixed = vec![
+        thing("a", "new", "again", 9),
+        document("b", 7, "stale", None),
+        document("a", 1, "right", None),
+        thing("c", "new", "C", 3),
+    ];
+    assert_eq!(fixture.write(&table, mixed).await, [0, 1]);
+    let mut found = fixture.store.load(&table, ids(&["a", "b", "c"])).await.unwrap();
+    found.sort_by_key(|document| document.id.to_string());
+    assert_eq!(
+        found,
+        [
+            stored("a", 2, "right"),
+            stored("b", 1, body),
+            stored("c", 1, "{}")
+        ]
+    );
+    // The same write again has moved: it is stored.
+    assert_eq!(
+        fixture.write(&table, vec![document("a", 1, "right", None)]).await,
+        [0]
+    );
+}
+
+async fn keys_stay_unless_they_are_given(fixture: Fixture) {
+    let table = fixture.table().await;
+    fixture.write(&table, vec![thing("a", "new", "A", 1)]).await;
+    fixture.write(&table, vec![document("a", 1, "{}", None)]).await;
+    assert_eq!(
+        fixture.ids(&table, &Query::new(9).equals("status", "new")).await,
+        ["a"]
+    );
+    let gone = [KeyValue::Absent, "A".into(), KeyValue::Absent];
+    fixture
+        .write(&table, vec![document("a", 2, "{}", Some(gone.clone()))])
+        .await;
+    assert_eq!(
+        fixture.ids(&table, &Query::new(9).equals("status", "new")).await,
+        [""; 0]
+    );
+    let scanned = fixture.store.scan(&table, String::new(), 9).await.unwrap();
+    assert_eq!(scanned[0].1, gone);
+}
+
+async fn progress_never_goes_back(fixture: Fixture) {
+    let table = fixture.table().await;
+    let advance = async |position| {
+        let checkpoint = Checkpoint::at(LOG, Position(position));
+        let writes = ViewWrites {
+            table: Arc::clone(&table),
+            documents: Vec::new(),
+        };
+        let written = fixture
+            .store
+            .write(Arc::new(vec![writes]), Some(checkpoint.clone()))
+            .await;
+        assert_eq!(written.unwrap(), [NONE]);
+        let tables = [Arc::clone(&table)];
+        fixture.store.advance(&tables, &checkpoint).await.unwrap();
+        fixture.store.reached(&table, LOG).await.unwrap().position()
+    };
+    assert_eq!(advance(7).await, Position(7));
+    assert_eq!(advance(5).await, Position(7));
+    assert_eq!(advance(9).await, Position(9));
+    let (again, reached) = fixture.store.serving(THINGS, LOG).await.unwrap();
+    assert_eq!((again.generation, reached.position()), (1, Position(9)));
+
+    // Not if a document has moved.
+    let writes = ViewWrites {
+        table: Arc::clone(&table),
+        documents: vec![document("a", 3, "stale", None), thing("b", "new", "B", 1)],
+    };
+    fixture.write(&table, vec![thing("a", "new", "A", 1)]).await;
+    let checkpoint = Checkpoint::at(LOG, Position(20));
+    let moved = fixture
+        .store
+        .write(Arc::new(vec![writes]), Some(checkpoint))
+        .await
+        .unwrap();
+    assert_eq!(moved, [vec![0]]);
+    assert_eq!(
+        fixture.store.reached(&table, LOG).await.unwrap().position(),
+        Position(9)
+    );
+    assert_eq!(fixture.store.load(&table, ids(&["b"])).await.unwrap().len(), 1);
+}
+
+async fn lists_are_filtered(fixture: Fixture) {
+    let table = fixture.table().await;
+    let things = vec![
+        thing("a", "new", "blue mug", 3),
+        thing("b", "new", "red mug", 5),
+        thing("c", "old", "blue plate", 5),
+        thing("d", "old", "größe 7 (rot)", i64::MAX),
+        thing("e", "old", "50% off.", -4),
+    ];
+    fixture.write(&table, things).await;
+    let all = || Query::new(100);
+    let ids = async |query| fixture.ids(&table, &query).await;
+    assert_eq!(ids(all()).await, ["a", "b", "c", "d", "e"]);
+    assert_eq!(ids(all().equals("status", "new")).await, ["a", "b"]);
+    assert_eq!(ids(all().equals("status", "new").equals("price", 5)).await, ["b"]);
+    assert_eq!(ids(all().equals("status", KeyValue::Absent)).await, [""; 0]);
+    assert_eq!(
+        ids(all().range("price", Some(3.into()), Some(5.into()))).await,
+        ["a"]
+    );
+    assert_eq!(
+        ids(all().range("price", Some(5.into()), None)).await,
+        ["b", "c", "d"]
+    );
+    assert_eq!(ids(all().range("price", None, Some(0.into()))).await, ["e"]);
+    let titles = all().range("title", Some("blue".into()), Some("blue n".into()));
+    assert_eq!(ids(titles).await, ["a"]);
+    assert_eq!(ids(all().words("title", "MUG blue")).await, ["a"]);
+    assert_eq!(ids(all().words("title", "ug")).await, ["a", "b"]);
+    assert_eq!(ids(all().words("title", "Größe")).await, ["d"]);
+    // Nothing of it is a pattern.
+    assert_eq!(ids(all().words("title", "re.d")).await, ["b"]);
+    assert_eq!(ids(all().words("title", "b.*e")).await, ["a", "c"]);
+    assert_eq!(ids(all().words("title", "50%")).await, ["e"]);
+}
+
+async fn lists_are_ordered_and_paged(fixture: Fixture) {
+    let table = fixture.table().await;
+    let things = vec![
+        thing("e", "new", "x", 2),
+        thing("a", "new", "y", 2),
+        thing("c", "new", "x", 1),
+        thing("b", "old", "x", 3),
+        thing("d", "new", "x", 2),
+    ];
+    fixture.write(&table, things).await;
+    let (up, down) = (Direction::Ascending, Direction::Descending);
+    let orders = [
+        (Query::new(1), vec!["a", "b", "c", "d", "e"]),
+        (Query::new(1).order_by("price", up), vec!["c", "a", "d", "e", "b"]),
+        (
+            Query::new(1).order_by("price", down),
+            vec!["b", "e", "d", "a", "c"],
+        ),
+        (
+            Query::new(1).equals("status", "new").order_by("title", up),
+            vec!["c", "d", "e", "a"],
+        ),
+        (
+            Query::new(1).equals("status", "new").order_by("title", down),
+            vec!["a", "e", "d", "c"],
+        ),
+    ];
+    for (query, expected) in orders {
+        for limit in [1, 2, 4, 5, 9] {
+            let query = Query {
+                limit,
+                ..query.clone()
+            };
+            assert_eq!(fixture.pages(&table, &query).await, expected, "{query:?}");
+        }
+    }
+    // A full last page has no next one.
+    let page = fixture.store.find(&table, &Query::new(5)).await.unwrap();
+    assert_eq!((page.documents.len(), page.next), (5, None));
+}
+
+async fn text_is_ordered_by_its_bytes(fixture: Fixture) {
+    let table = fixture.table().await;
+    let titles = [
+        "", "A", "Z", "a", "a ", "ab", "z", "\u{e4}", "\u{3b1}", "\u{20ac}",
+    ];
+    let things = titles.iter().enumerate().map(|(index, title)| {
+        let id = format!("{}", titles.len() - index);
+        thing(&id, "new", title, -i64::try_from(index).unwrap())
+    });
+    fixture.write(&table, things.collect()).await;
+    let up = Query::new(3).order_by("title", Direction::Ascending);
+    let expected = ["10", "9", "8", "7", "6", "5", "4", "3", "2", "1"];
+    assert_eq!(fixture.pages(&table, &up).await, expected);
+    let down = Query::new(3).order_by("price", Direction::Descending);
+    assert_eq!(fixture.pages(&table, &down).await, expected);
+    // Ids are texts as well.
+    let by_id = ["1", "10", "2", "3", "4", "5", "6", "7", "8", "9"];
+    assert_eq!(fixture.pages(&table, &Query::new(3)).await, by_id);
+}
+
+async fn what_has_no_key_is_in_no_list_ordered_by_it(fixture: Fixture) {
+    let table = fixture.table().await;
+    let hidden = document(
+        "a",
+        0,
+        "{}",
+        Some([KeyValue::Absent, KeyValue::Absent, KeyValue::Absent]),
+    );
+    fixture
+        .write(&table, vec![hidden, thing("b", "new", "", i64::MIN)])
+        .await;
+    for direction in [Direction::Ascending, Direction::Descending] {
+        for key in ["title", "price"] {
+            let query = Query::new(9).order_by(key, direction);
+            assert_eq!(fixture.ids(&table, &query).await, ["b"], "{query:?}");
+        }
+    }
+    assert_eq!(fixture.ids(&table, &Query::new(9)).await, ["a", "b"]);
+    assert_eq!(
+        fixture.ids(&table, &Query::new(9).words("title", "x")).await,
+        [""; 0]
+    );
+}
+
+async fn an_unknown_key_is_refused(fixture: Fixture) {
+    let table = fixture.table().await;
+    let refused = ViewError::UnknownKey {
+        view: "things",
+        key: "body",
+    };
+    let queries = [
+        Query::new(1).equals("body", "x"),
+        Query::new(1).range("body", Some(1.into()), None),
+        Query::new(1).words("body", "x"),
+        Query::new(1).order_by("body", Direction::Ascending),
+    ];
+    for query in queries {
+        assert_eq!(fixture.store.find(&table, &query).await, Err(refused.clone()));
+    }
+}
+
+async fn texts_are_taken_for_nothing_but_texts(fixture: Fixture) {
+    let table = fixture.table().await;
+    let nasty = ["$gt", "{\"$gt\":\"\"}", "' OR 1=1 --", "a.b$c", "%", "_", ".*"];
+    let things = nasty.iter().map(|text| thing(text, text, text, 1)).collect();
+    fixture.write(&table, things).await;
+    for text in nasty {
+        assert_eq!(
+            fixture.ids(&table, &Query::new(9).equals("status", text)).await,
+            [text]
+        );
+        let loaded = fixture.store.load(&table, ids(&[text])).await.unwrap();
+        assert_eq!(loaded[0].id, DocId::from(text));
+        // A cursor comes from the client.
+        let after = After {
+            key: KeyValue::Text(text.to_owned()),
+            id: text.to_owned(),
+        };
+        for key in ["title", "price"] {
+            let query = Query::new(9)
+                .order_by(key, Direction::Ascending)
+                .after(Some(after.clone()));
+            fixture.store.find(&table, &query).await.unwrap();
+        }
+    }
+    let nowhere = After {
+        key: KeyValue::Absent,
+        id: String::new(),
+    };
+    let query = Query::new(9)
+        .order_by("title", Direction::Ascending)
+        .after(Some(nowhere));
+    assert_eq!(fixture.ids(&table, &query).await, [""; 0]);
+}
+
+async fn many_documents_at_once(fixture: Fixture) {
+    let table = fixture.table().await;
+    // More bytes than one command of MongoDB takes.
+    let body = "x".repeat(40_000);
+    let id = |number: usize| format!("{number:04}");
+    let write = |expected| {
+        let documents = (0..450).map(|number| {
+            let keys = ["new".into(), "".into(), 1.into()];
+            document(&id(number), expected, &body, (expected == 0).then_some(keys))
+        });
+        documents.collect::<Vec<_>>()
+    };
+    assert_eq!(fixture.write(&table, write(0)).await, NONE);
+    let mut again = write(1);
+    again[3].expected = 9;
+    again[447].expected = 9;
+    assert_eq!(fixture.write(&table, again).await, [3, 447]);
+    let all: Vec<DocId> = (0..450).map(|number| DocId::from(id(number).as_str())).collect();
+    let found = fixture.store.load(&table, all).await.unwrap();
+    assert_eq!(found.len(), 450);
+    assert_eq!(found.iter().filter(|document| document.rev == 2).count(), 448);
+}
+
+async fn a_scan_gives_everything_with_keys(fixture: Fixture) {
+    let table = fixture.table().await;
+    let things = vec![
+        thing("c", "new", "C", 3),
+        thing("a", "new", "A", 1),
+        thing("b", "old", "B", 2),
+    ];
+    fixture.write(&table, things).await;
+    let page = fixture.store.scan(&table, String::new(), 2).await.unwrap();
+    let (document, keys) = &page[0];
+    assert_eq!(
+        (document.id.as_str(), document.rev, document.body.as_str()),
+        ("a", 1, "{}")
+    );
+    assert_eq!(*keys, ["new".into(), "A".into(), KeyValue::Integer(1)]);
+    assert_eq!(page[1].0.id.as_str(), "b");
+    let rest = fixture.store.scan(&table, "b".to_owned(), 2).await.unwrap();
+    assert_eq!(rest.len(), 1);
+    assert_eq!(rest[0].0.id.as_str(), "c");
+}
+
+/// Several processes that start at once serve the same generation, and one version's generation is left alone by another.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_start_at_once_agree() {
+    on_mongo(|fixture| async move {
+        let start = |version| {
+            let store = fixture.store.clone();
+            tokio::spawn(async move {
+                let schema = ViewSchema { version, ..THINGS };
+                store.serving(schema, LOG).await.unwrap().0.generation
+            })
+        };
+        let starting: Vec<_> = (0..12)
+            .map(|number| (1 + number % 2, start(1 + number % 2)))
+            .collect();
+        let mut served = std::collections::BTreeMap::new();
+        for (version, starting) in starting {
+            let generation = starting.await.unwrap();
+            assert_eq!(*served.entry(version).or_insert(generation), generation);
+        }
+        let mut generations: Vec<u32> = served.into_values().collect();
+        generations.sort_unstable();
+        assert_eq!(generations, [1, 2]);
+    })
+    .await;
+}
+
+/// Progress is kept for each partition.
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn partitions_advance_for_themselves() {
+    use event_bus::Partitioning;
+    on_mongo(|fixture| async move {
+        let table = fixture.table().await;
+        let tables = [Arc::clone(&table)];
+        let partitions = Partitioning::Kafka { partitions: 2 }.all();
+        let mut first = Checkpoint::start(LOG);
+        first.advance(partitions[0], Position(5));
+        let mut second = Checkpoint::start(LOG);
+        second.advance(partitions[1], Position(3));
+        second.advance(partitions[0], Position(4));
+        fixture.store.advance(&tables, &first).await.unwrap();
+        fixture.store.advance(&tables, &second).await.unwrap();
+        let reached = fixture.store.reached(&table, LOG).await.unwrap();
+        assert_eq!(
+            reached.positions(),
+            [(partitions[0], Position(5)), (partitions[1], Position(3))]
+        );
+    })
+    .await;
+}
