@@ -1,21 +1,15 @@
-//! Commands of policies on their way to the executors, and what becomes of them.
+//! Commands of policies: given in whose name and why, tried again, and what follows from a refusal.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use event_schemas::{Actor, CommandId, CorrelationId, EventId, RecordedEvent, Version};
-use event_store::{CommandRequest, ExecuteError, Executors, Fingerprints, Receipt};
+use event_schemas::{Actor, CommandId, CorrelationId, EventId, RecordedEvent};
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::{CommandOutcome, CommandSender, Pending, SentCommand};
 use crate::config::Backoff;
 use crate::fault::{self, Died, Faults};
-use crate::policies::{Command, IfRefused, PolicyCommand, Refusal, Refused};
-
-type Outcome = Result<Receipt, ExecuteError<Refused>>;
-
-/// A command that has been handed in.
-pub(crate) struct Pending(Pin<Box<dyn Future<Output = Outcome> + Send>>);
+use crate::policies::{IfRefused, PolicyCommand, Refusal};
 
 /// Why a command of a policy did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +36,7 @@ pub(crate) enum Stopped {
 /// Hands commands in. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
-    executors: Executors,
+    sender: CommandSender,
     backoff: Backoff,
     cancel: CancellationToken,
     faults: Faults,
@@ -82,13 +76,13 @@ impl From<&RecordedEvent> for Cause {
 
 impl Dispatcher {
     pub(crate) fn new(
-        executors: Executors,
+        sender: CommandSender,
         backoff: Backoff,
         cancel: CancellationToken,
         faults: Faults,
     ) -> Self {
         Self {
-            executors,
+            sender,
             backoff,
             cancel,
             faults,
@@ -96,8 +90,8 @@ impl Dispatcher {
         }
     }
 
-    pub(crate) fn executors(&self) -> &Executors {
-        &self.executors
+    pub(crate) fn sender(&self) -> &CommandSender {
+        &self.sender
     }
 
     /// Hands `command` in, in call order per target, waiting for room if need be.
@@ -107,30 +101,16 @@ impl Dispatcher {
 
     /// `creates`: the target is expected not to exist, which spares the executor a look.
     async fn hand_in(&self, cause: &Cause, policy: &PolicyCommand, creates: bool) -> Pending {
-        macro_rules! enqueue {
-            ($executor:ident, $refused:path, $id:expr, $command:expr) => {{
-                let request = CommandRequest {
-                    command_id: policy.command_id,
-                    fingerprints: Fingerprints::none(),
-                    actor: self.actor(policy.policy),
-                    correlation_id: cause.correlation_id,
-                    causation: cause.event.clone(),
-                    traceparent: cause.traceparent.clone(),
-                    expected_version: creates.then_some(Version(0)),
-                    command: $command.clone(),
-                };
-                let pending = self.executors.$executor.enqueue($id, request).await;
-                Pending(Box::pin(async move {
-                    pending.await.map_err(|error| map_refusal(error, $refused))
-                }))
-            }};
-        }
-        match &policy.command {
-            Command::Inventory(sku, command) => enqueue!(inventory, Refused::Inventory, sku, command),
-            Command::Cart(id, command) => enqueue!(carts, Refused::Cart, *id, command),
-            Command::Order(id, command) => enqueue!(orders, Refused::Order, *id, command),
-            Command::Payment(id, command) => enqueue!(payments, Refused::Payment, *id, command),
-        }
+        let command = SentCommand {
+            command_id: policy.command_id,
+            actor: self.actor(policy.policy),
+            correlation_id: cause.correlation_id,
+            causation: cause.event.clone(),
+            traceparent: cause.traceparent.clone(),
+            creates,
+            command: policy.command.clone(),
+        };
+        self.sender.send(command).await
     }
 
     /// Sees `command` through: tries again what may be tried again, takes the foreseen branch of a refusal.
@@ -142,12 +122,18 @@ impl Dispatcher {
     ) -> Result<(), Failure> {
         let mut tries = 0;
         loop {
-            let Err(error) = pending.0.await else {
-                return Ok(());
-            };
-            match error {
-                ExecuteError::Refused(refused) => {
-                    let Some(then) = branch(command, &refused)? else {
+            let (policy, name) = (command.policy, command.command.name());
+            match pending.await {
+                CommandOutcome::Accepted => {
+                    count(policy, "accepted");
+                    return Ok(());
+                }
+                CommandOutcome::Refused {
+                    foreseen,
+                    later,
+                    reason,
+                } => {
+                    let Some(then) = branch(command, foreseen, later, &reason)? else {
                         return Ok(());
                     };
                     self.faults.visit(fault::AFTER_REFUSAL).map_err(Stopped::Died)?;
@@ -155,20 +141,19 @@ impl Dispatcher {
                     tries = 0;
                 }
                 // It was there already: by the same command in another hand, or by a `Close` that came first.
-                ExecuteError::VersionMismatch { .. } => {}
-                error if error.retryable() => {
+                CommandOutcome::Exists => {}
+                CommandOutcome::Retry { reason } => {
+                    count(policy, "retried");
                     tries += 1;
-                    tracing::warn!(%error, cause = ?cause.event, command = command.command.name(), "trying again");
+                    tracing::warn!(reason, cause = ?cause.event, command = name, "trying again");
                     tokio::select! {
                         () = tokio::time::sleep(self.backoff.after(tries)) => {}
                         () = self.cancel.cancelled() => return Err(Stopped::Cancelled.into()),
                     }
                 }
-                error => {
-                    return Err(Failure::Unforeseen(format!(
-                        "{}: {error}",
-                        command.command.name()
-                    )));
+                CommandOutcome::Failed { reason } => {
+                    count(policy, "failed");
+                    return Err(Failure::Unforeseen(format!("{name}: {reason}")));
                 }
             }
             pending = self.hand_in(cause, &command, false).await;
@@ -191,24 +176,34 @@ impl Dispatcher {
 }
 
 /// What the table says about this refusal: none if nothing has to be done.
-fn branch(command: PolicyCommand, refused: &Refused) -> Result<Option<PolicyCommand>, Failure> {
-    let foreseen = |with: &[Refusal]| refused.foreseen().is_some_and(|refusal| with.contains(&refusal));
-    let name = command.command.name();
+fn branch(
+    command: PolicyCommand,
+    foreseen: Option<Refusal>,
+    later: bool,
+    reason: &str,
+) -> Result<Option<PolicyCommand>, Failure> {
+    let (policy, name) = (command.policy, command.command.name());
+    let is_foreseen = |with: &[Refusal]| foreseen.is_some_and(|refusal| with.contains(&refusal));
     match command.if_refused {
-        IfRefused::Nothing { with } if foreseen(with) => Ok(None),
-        IfRefused::Then { with, then } if foreseen(with) => Ok(Some(*then)),
-        _ if refused.later() => Err(Failure::Later(format!("{name}: {refused}"))),
-        _ => Err(Failure::Unforeseen(format!("{name}: {refused}"))),
+        IfRefused::Nothing { with } if is_foreseen(with) => {
+            count(policy, "moot");
+            Ok(None)
+        }
+        IfRefused::Then { with, then } if is_foreseen(with) => {
+            count(policy, "branched");
+            Ok(Some(*then))
+        }
+        _ if later => {
+            count(policy, "later");
+            Err(Failure::Later(format!("{name}: {reason}")))
+        }
+        _ => {
+            count(policy, "failed");
+            Err(Failure::Unforeseen(format!("{name}: {reason}")))
+        }
     }
 }
 
-fn map_refusal<E>(error: ExecuteError<E>, refused: impl FnOnce(E) -> Refused) -> ExecuteError<Refused> {
-    match error {
-        ExecuteError::Refused(error) => ExecuteError::Refused(refused(error)),
-        ExecuteError::KeyReused => ExecuteError::KeyReused,
-        ExecuteError::VersionMismatch { actual } => ExecuteError::VersionMismatch { actual },
-        ExecuteError::Conflict => ExecuteError::Conflict,
-        ExecuteError::Overloaded => ExecuteError::Overloaded,
-        ExecuteError::Unavailable(error) => ExecuteError::Unavailable(error),
-    }
+fn count(policy: &'static str, outcome: &'static str) {
+    metrics::counter!("omisys_saga_steps_total", "policy" => policy, "outcome" => outcome).increment(1);
 }

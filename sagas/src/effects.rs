@@ -1,14 +1,19 @@
 //! Calls to the payment provider: only while the intent is open, and after an unknown outcome the provider is asked
 //! what happened before it is asked to do anything.
 
-use aggregates::payment::{Attempt, Intent, PaymentCommand};
+use aggregates::payment::{Attempt, Intent, Payment, PaymentCommand};
+#[cfg(feature = "cluster")]
+use event_schemas::{AggregateType, StreamId};
 use event_schemas::{
     Code, CommandId, Event, Money, OrderId, PaymentEvent, PaymentId, PaymentMethod, RecordedEvent,
     derive_uuid,
 };
 
+use crate::commands::CommandSender;
 use crate::dispatch::{Cause, Failure, Stopped};
 use crate::fault;
+#[cfg(feature = "cluster")]
+use crate::folds::fold;
 use crate::policies::{Command, IfRefused, PolicyCommand};
 use crate::provider::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
 use crate::secrets::Secret;
@@ -150,24 +155,11 @@ impl Worker {
         let Some(call) = Call::of(recorded) else {
             return Ok(Next::Park(format!("{} is no intent", recorded.event.name())));
         };
-        let open = self
-            .dispatcher
-            .executors()
-            .payments
-            .with_state(call.payment, move |payment, _| {
-                let attempt = payment
-                    .attempt(call.attempt)
-                    .filter(|_| payment.is_open(call.intent))?;
-                Some(Open {
-                    amount: amount_of(attempt, call.intent),
-                    method: attempt.method().clone(),
-                })
-            });
-        let open = match open.await {
+        let open = match self.open(call).await {
             Ok(Some(open)) => open,
             Ok(None) => return Ok(Next::Done),
             Err(error) => {
-                tracing::warn!(%error, event = %item.event, "the payment cannot be read; trying again");
+                tracing::warn!(error, event = %item.event, "the payment cannot be read; trying again");
                 return Ok(Next::Again(self.backoff(item)));
             }
         };
@@ -210,6 +202,35 @@ impl Worker {
             Err(Failure::Later(_)) => Ok(Next::Again(self.backoff(item))),
             Err(Failure::Unforeseen(reason)) => Ok(Next::Park(reason)),
             Err(Failure::Stopped(stopped)) => Err(stopped),
+        }
+    }
+
+    /// What the payment says about the call; none if it is no open intent (any more).
+    async fn open(&self, call: Call) -> Result<Option<Open>, String> {
+        let open = move |payment: &Payment| {
+            let attempt = payment
+                .attempt(call.attempt)
+                .filter(|_| payment.is_open(call.intent))?;
+            Some(Open {
+                amount: amount_of(attempt, call.intent),
+                method: attempt.method().clone(),
+            })
+        };
+        match self.dispatcher.sender() {
+            CommandSender::Local(executors) => {
+                let seen = executors
+                    .payments
+                    .with_state(call.payment, move |payment, _| open(payment));
+                seen.await.map_err(|error| error.to_string())
+            }
+            #[cfg(feature = "cluster")]
+            CommandSender::Remote(_) => {
+                let stream = StreamId::new(AggregateType::Payment, call.payment);
+                let payment = fold(&self.log, &stream, None).await;
+                payment
+                    .map(|payment| open(&payment))
+                    .map_err(|error| error.to_string())
+            }
         }
     }
 

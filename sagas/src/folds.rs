@@ -103,7 +103,7 @@ impl<A: Decide + Default> Cache<A> {
     async fn prepare(&mut self, log: &Log, stream: &StreamId, version: Version) -> Result<(), ReadError> {
         // Another version: evicted meanwhile, or a repeat of an older event.
         if self.at(&stream.aggregate_id, version).is_none() {
-            let aggregate = fold(log, stream, version).await?;
+            let aggregate = fold(log, stream, Some(version)).await?;
             self.entries
                 .put(stream.aggregate_id.clone(), (version, aggregate));
         }
@@ -111,10 +111,14 @@ impl<A: Decide + Default> Cache<A> {
     }
 }
 
-/// The aggregate as it was at `version`.
-async fn fold<A: Decide + Default>(log: &Log, stream: &StreamId, version: Version) -> Result<A, ReadError> {
+/// The aggregate as it was at `version`, or as it is.
+pub(crate) async fn fold<A: Decide + Default>(
+    log: &Log,
+    stream: &StreamId,
+    version: Option<Version>,
+) -> Result<A, ReadError> {
     let mut aggregate = A::default();
-    for recorded in log.read_stream(stream, Version(0), Some(version)).await? {
+    for recorded in log.read_stream(stream, Version(0), version).await? {
         if let Ok(event) = A::Event::try_from(recorded.event.clone()) {
             aggregate.evolve(&event);
         }

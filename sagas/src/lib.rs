@@ -3,12 +3,14 @@
 //! * [`policies`]: the table from events to commands, timers and effects.
 //! * [`Sagas`]: runs it over the log, from where it stood.
 //! * [`provider`]: the payment provider, and the sandbox.
+//! * [`commands`]: the way of commands to the process that has their aggregate.
 //! * [`SecretStore`]: payment tokens, beside the log.
 //!
 //! Everything may happen twice and nothing may happen by halves: ids of commands follow from events, rows of timers and
 //! effects are there before their event is acknowledged, and the provider is asked what happened before it is asked
 //! again.
 
+pub mod commands;
 mod config;
 mod dispatch;
 mod effects;
@@ -25,7 +27,8 @@ mod worker;
 
 pub use config::{Backoff, SagasConfig};
 pub use sagas::{
-    HealError, SUBSCRIBER, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER,
+    HealError, SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError,
+    WORK_SUBSCRIBER, migrate,
 };
 pub use secrets::{Secret, SecretStore};
 pub use work::open_effects;

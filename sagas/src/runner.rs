@@ -18,8 +18,9 @@ use sqlite_file::SqliteError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::commands::Pending;
 use crate::config::SagasConfig;
-use crate::dispatch::{Cause, Dispatcher, Failure, Pending, Stopped};
+use crate::dispatch::{Cause, Dispatcher, Failure, Stopped};
 use crate::fault::{self, Faults};
 use crate::folds::Folds;
 use crate::policies::{self, Action, PolicyCommand, TimerKind};

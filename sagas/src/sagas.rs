@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use database::{Database, DatabaseError};
 use event_bus::{BusError, Checkpoints, DeadLetter, DeadLetters, ParkedScope, Retried, Subscription};
+#[cfg(feature = "cluster")]
+use event_bus::{Positions, StreamSource};
 use event_schemas::{Clock, Position};
-use event_store::{Executors, Log, ReadError};
+use event_store::{Log, ReadError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::commands::CommandSender;
 use crate::config::SagasConfig;
 use crate::dispatch::{Dispatcher, Stopped};
 use crate::fault::Faults;
@@ -29,7 +32,8 @@ pub const WORK_SUBSCRIBER: &str = "sagas.work";
 /// What the sagas work with.
 pub struct SagasDeps {
     pub log: Log,
-    pub executors: Executors,
+    pub commands: CommandSender,
+    pub stream: SagaStream,
     /// The log's database, for checkpoint, timers, effects, dead letters and secrets.
     pub database: Database,
     /// None: payments wait until there is one.
@@ -38,6 +42,47 @@ pub struct SagasDeps {
     pub config: SagasConfig,
     /// None outside tests.
     pub faults: Faults,
+}
+
+/// Where the sagas hear of events.
+#[derive(Clone, Default)]
+pub enum SagaStream {
+    /// From the log. Every process hears of all of them.
+    #[default]
+    Log,
+    /// From Kafka, in the consumer group of [`SUBSCRIBER`]: the processes share them.
+    #[cfg(feature = "cluster")]
+    Kafka(StreamSource),
+}
+
+impl SagaStream {
+    async fn subscribe(self, log: &Log, checkpoints: Checkpoints) -> Result<Subscription, StartError> {
+        // The runner stores its checkpoint itself, in one write with what it stands for.
+        let subscriber = Arc::from(SUBSCRIBER);
+        match self {
+            Self::Log => {
+                let checkpoint = checkpoints.load(&subscriber).await?;
+                Ok(Subscription::resume_at(log, SUBSCRIBER, checkpoint).await?)
+            }
+            #[cfg(feature = "cluster")]
+            Self::Kafka(source) => {
+                let positions = Positions::callers(move || {
+                    let (checkpoints, subscriber) = (checkpoints.clone(), Arc::clone(&subscriber));
+                    async move { checkpoints.load(&subscriber).await }
+                });
+                Ok(Subscription::kafka(&source, SUBSCRIBER, positions).await?)
+            }
+        }
+    }
+}
+
+/// Makes the tables of the sagas in `database`, or brings them up to date.
+pub async fn migrate(database: &Database) -> Result<(), DatabaseError> {
+    Work::open(database).await?;
+    SecretStore::open(database).await?;
+    Checkpoints::open(database).await?;
+    DeadLetters::open(database, SUBSCRIBER).await?;
+    Ok(())
 }
 
 /// Why the sagas cannot start.
@@ -52,7 +97,7 @@ pub enum StartError {
 /// How far the sagas are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SagasStatus {
-    /// Everything up to here has been handled, durably.
+    /// Everything up to here has been handled, durably; of Kafka, the furthest event that was handled here.
     pub position: Position,
     /// The log's head; the difference is the lag in events.
     pub head: Position,
@@ -106,7 +151,8 @@ impl Sagas {
     pub async fn start(deps: SagasDeps) -> Result<Self, StartError> {
         let SagasDeps {
             log,
-            executors,
+            commands,
+            stream,
             database,
             provider,
             clock,
@@ -118,14 +164,12 @@ impl Sagas {
         let checkpoints = Checkpoints::open(&database).await?;
         let letters = DeadLetters::open(&database, SUBSCRIBER).await?;
         let work_letters = DeadLetters::open(&database, WORK_SUBSCRIBER).await?;
-        // The runner stores its checkpoint itself, in one write with what it stands for.
-        let checkpoint = checkpoints.load(&Arc::from(SUBSCRIBER)).await?;
-        let subscription = Subscription::resume_at(&log, SUBSCRIBER, checkpoint).await?;
+        let subscription = stream.subscribe(&log, checkpoints).await?;
         if config.exclusive {
             work.release_leases(clock.now()).await?;
         }
         let cancel = CancellationToken::new();
-        let dispatcher = Dispatcher::new(executors, config.command_backoff, cancel.clone(), faults.clone());
+        let dispatcher = Dispatcher::new(commands, config.command_backoff, cancel.clone(), faults.clone());
         let (handoff, handed) = Handoff::new(config.work_in_flight.saturating_mul(4));
         let (position, done_up_to) = watch::channel(furthest(&subscription.acknowledged()));
         let (progress_sender, progress) = watch::channel(0);

@@ -493,3 +493,6 @@ pub async fn open_effects(database: &Database) -> Result<HashSet<EventId>, Datab
     });
     Ok(read.await?.into_iter().flatten().collect())
 }
+
+#[cfg(test)]
+mod tests;

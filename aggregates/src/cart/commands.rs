@@ -2,9 +2,10 @@ use event_schemas::{
     CartId, CartLine, Code, CountryCode, CustomerId, OrderId, OrderLine, PaymentMethod, ShippingCharge, Sku,
     Timestamp, Totals,
 };
+use serde::{Deserialize, Serialize};
 
 /// What can be asked of a cart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CartCommand {
     /// Adds units to what is there; opens the cart for `owner` if this is its first item.
     AddItem {
@@ -44,7 +45,7 @@ pub enum CartCommand {
 }
 
 /// A check-out as the catalogue priced it. The order's id follows from the cart and the attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckOut {
     /// Priced lines, numbered from 1; their SKUs and quantities are the cart's, or the check-out is refused.
     pub lines: Vec<OrderLine>,

@@ -1,7 +1,8 @@
 use event_schemas::{Code, OrderId, ProductId, Reference, ReleaseReason, ReturnCondition};
+use serde::{Deserialize, Serialize};
 
 /// What can be asked of a stock item. Quantities are units.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InventoryCommand {
     /// Claims the SKU for this product; the same product again is a no-op, another is refused.
     AssignSku {

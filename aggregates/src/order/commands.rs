@@ -2,9 +2,10 @@ use event_schemas::{
     ActorKind, CancelReason, Code, LineQuantity, Money, OrderPlaced, PaymentId, Reference, RefundId,
     ReturnId, ReturnedLine, Sealed, ShipmentId, Sku, Timestamp,
 };
+use serde::{Deserialize, Serialize};
 
 /// What can be asked of an order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderCommand {
     /// The same order again is a no-op.
     Place(Box<OrderPlaced>),

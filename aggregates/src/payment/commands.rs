@@ -1,10 +1,11 @@
 use event_schemas::{Code, Money, OrderId, PaymentMethod, ProviderRef, RefundId, SecretRef};
+use serde::{Deserialize, Serialize};
 
 /// What can be asked of a payment.
 ///
 /// The `Record…` commands report facts from the provider. They are accepted in every state; a repeat of a recorded
 /// fact is a no-op, and a report that does not fit the payment is recorded as an anomaly.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PaymentCommand {
     /// The first attempt. The same again is a no-op, and so is any after the payment was closed.
     Request {
@@ -73,7 +74,7 @@ pub enum PaymentCommand {
 }
 
 /// How much to give back of what an attempt captured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefundAmount {
     /// This much, or the refund is refused: what staff ask for.
     Exactly(Money),

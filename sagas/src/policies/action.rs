@@ -7,7 +7,11 @@ use aggregates::cart::{CartCommand, CartError};
 use aggregates::inventory::{InventoryCommand, InventoryError};
 use aggregates::order::{OrderCommand, OrderError};
 use aggregates::payment::{PaymentCommand, PaymentError};
-use event_schemas::{AggregateId, CartId, CommandId, OrderId, PaymentId, RecordedEvent, Sku, Timestamp};
+use event_schemas::{
+    AggregateId, AggregateType, CartId, CommandId, OrderId, PaymentId, RecordedEvent, Sku, StreamId,
+    Timestamp,
+};
+use serde::{Deserialize, Serialize};
 
 /// One thing that follows from an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +82,7 @@ impl From<PolicyCommand> for Action {
 }
 
 /// A command to one aggregate.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     Inventory(Sku, InventoryCommand),
     Cart(CartId, CartCommand),
@@ -106,6 +110,20 @@ impl Command {
             Self::Payment(id, _) => (*id).into(),
         }
     }
+
+    /// The stream of whom it is for.
+    pub fn stream(&self) -> StreamId {
+        let aggregate_type = match self {
+            Self::Inventory(..) => AggregateType::Inventory,
+            Self::Cart(..) => AggregateType::Cart,
+            Self::Order(..) => AggregateType::Order,
+            Self::Payment(..) => AggregateType::Payment,
+        };
+        StreamId {
+            aggregate_type,
+            aggregate_id: self.target(),
+        }
+    }
 }
 
 /// What follows from a refusal.
@@ -123,7 +141,7 @@ pub enum IfRefused {
 }
 
 /// The refusals that a policy may foresee, each one variant of an aggregate's error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// [`OrderError::Agreement`].
     Agreement,

@@ -20,7 +20,7 @@ use event_schemas::{
 use event_store::{CommandRequest, ExecutorOptions, Executors, Log, LogOptions};
 use sagas::fault::Faults;
 use sagas::provider::{Provider, SandboxOptions, SandboxProvider};
-use sagas::{Backoff, Sagas, SagasConfig, SagasDeps, Secret, SecretStore};
+use sagas::{Backoff, SagaStream, Sagas, SagasConfig, SagasDeps, Secret, SecretStore};
 use tempfile::TempDir;
 
 /// Far beyond what any wait here needs.
@@ -151,7 +151,8 @@ impl Shop {
     pub async fn start(&mut self, faults: Faults) {
         let deps = SagasDeps {
             log: self.log.clone(),
-            executors: self.executors.clone(),
+            commands: self.executors.clone().into(),
+            stream: SagaStream::Log,
             database: self.database.clone(),
             provider: Some(Provider::Sandbox(self.sandbox.clone())),
             clock: self.clock(),
