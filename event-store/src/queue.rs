@@ -227,7 +227,10 @@ pub(crate) struct Batch {
 impl Batch {
     /// Shows the stored events to this process's readers, before anyone is told that they are there.
     pub(crate) fn committed(&mut self, tail: &Tail) {
-        if let Some(begun) = self.begun {
+        let stores = |outcome| matches!(outcome, &Outcome::Appended { .. });
+        if let Some(begun) = self.begun
+            && self.outcomes.iter().any(stores)
+        {
             metrics::histogram!("omisys_journal_commit_seconds").record(begun.elapsed());
             metrics::histogram!("omisys_journal_batch_events").record(self.events() as f64);
         }

@@ -1,7 +1,11 @@
 //! What only PostgreSQL can do to a log: be in the middle of another commit, refuse at the last moment, end a session,
 //! fall silent. Needs the servers of `scripts/infra`.
 #![cfg(feature = "cluster")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test fails by panicking"
+)]
 
 mod support;
 

@@ -179,8 +179,8 @@ impl Writer {
                 return Err(Trouble::Failed(PostgresError::Closed));
             }
             let silent = || Trouble::Lost(PostgresError::Connection("the server does not answer".to_owned()));
-            let tried = timeout(SILENCE, self.attempt(batch, distrust)).await;
-            let trouble = match tried.unwrap_or_else(|_| Err(silent())) {
+            let attempted = timeout(SILENCE, self.attempt(batch, distrust)).await;
+            let trouble = match attempted.unwrap_or_else(|_| Err(silent())) {
                 Ok(()) => return Ok(()),
                 Err(trouble) => trouble,
             };
@@ -232,28 +232,21 @@ impl Writer {
 
 async fn attempt(connection: &mut PgConnection, batch: &mut Batch, distrust: bool) -> Result<(), Trouble> {
     let entries = &batch.entries;
-    let with_command = || (0..entries.len()).filter(|number| append::command(&entries[*number]).is_some());
     let mut known = Known {
         versions: versions(connection, entries).await?,
         receipts: HashMap::new(),
     };
     if distrust {
-        known.receipts = receipts(connection, entries, with_command().collect()).await?;
+        let with_command = (0..entries.len()).filter(|number| append::command(&entries[*number]).is_some());
+        known.receipts = receipts(connection, entries, with_command.collect()).await?;
     }
-    let verdicts = match judge(entries, &known) {
-        Ok(verdicts) => verdicts,
-        Err(missing) => {
-            known
+    // Mostly none is missing, or those of one look; each round knows more.
+    let verdicts = loop {
+        match judge(entries, &known) {
+            Ok(verdicts) => break verdicts,
+            Err(missing) => known
                 .receipts
-                .extend(receipts(connection, entries, missing).await?);
-            match judge(entries, &known) {
-                Ok(verdicts) => verdicts,
-                // What was found has changed what follows, as it rarely does.
-                Err(_) => {
-                    known.receipts = receipts(connection, entries, with_command().collect()).await?;
-                    judge(entries, &known).unwrap_or_default()
-                }
-            }
+                .extend(receipts(connection, entries, missing).await?),
         }
     };
     let mut before = Position(0);

@@ -18,10 +18,13 @@ pub enum Cut {
     AfterTheAnswer,
 }
 
+/// What to wait for, and what to do then.
+type Armed = Mutex<Option<(Cut, &'static [u8])>>;
+
 /// Passes bytes on, until it is told otherwise.
 pub struct Proxy {
     pub address: String,
-    armed: Arc<Mutex<Option<(Cut, &'static [u8])>>>,
+    armed: Arc<Armed>,
     down: watch::Sender<bool>,
     cuts: watch::Sender<usize>,
 }
@@ -76,12 +79,7 @@ impl Proxy {
 }
 
 /// Until one side closes, or the connection is cut.
-async fn pass(
-    client: TcpStream,
-    server: TcpStream,
-    armed: &Mutex<Option<(Cut, &'static [u8])>>,
-    cuts: &watch::Sender<usize>,
-) {
+async fn pass(client: TcpStream, server: TcpStream, armed: &Armed, cuts: &watch::Sender<usize>) {
     let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
         (client.into_split(), server.into_split());
     let cut = tokio::select! {
@@ -102,11 +100,7 @@ async fn pass(
     cuts.send_modify(|cuts| *cuts += 1);
 }
 
-async fn watched(
-    from: &mut OwnedReadHalf,
-    to: &mut OwnedWriteHalf,
-    armed: &Mutex<Option<(Cut, &'static [u8])>>,
-) -> Option<Cut> {
+async fn watched(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, armed: &Armed) -> Option<Cut> {
     let mut sent = Vec::with_capacity(1 << 16);
     loop {
         sent.clear();
