@@ -1,4 +1,9 @@
 //! What tests of both profiles share: where the servers are, and a way to them that can be cut.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_wrap,
+    reason = "a test fails by panicking; counts are small"
+)]
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;

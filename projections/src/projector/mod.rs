@@ -9,6 +9,8 @@
 
 mod fold;
 mod hot;
+mod poison;
+mod prepared;
 mod runner;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,8 @@ use crate::error::ViewError;
 #[cfg(feature = "cluster")]
 use crate::views::VIEW_NAMES;
 use crate::views::Views;
-pub(crate) use runner::{has, subscriber};
+pub(crate) use poison::has;
+pub(crate) use runner::subscriber;
 use worker::{Retry, Worker};
 
 /// Requests for a projector that wait.

@@ -1,18 +1,19 @@
 //! A batch of the log, folded into all views and stored.
 
-use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
 use database::DatabaseError;
 use event_bus::{BusError, Checkpoint, DeadLetters, NewDeadLetter, Partitioning};
-use event_schemas::{Clock, EventId, Position, RecordedEvent, StreamId, Version};
-use event_store::{LogEntry, UnreadableEvent, UnreadableReason};
+use event_schemas::{Clock, EventId, Position, RecordedEvent};
+use event_store::LogEntry;
 
-use super::fold::{Fold, Poison, ViewFold};
+use super::fold::{Fold, ViewFold};
+use super::poison::{Bad, has, is_new, poison, scope, unreadable, withheld};
+use super::prepared::Prepared;
 use crate::error::ViewError;
 use crate::reader::{ViewProgress, ViewReader, furthest};
-use crate::store::{StoredDocument, ViewStore, ViewWrites};
+use crate::store::ViewStore;
 use crate::view::{DocId, View};
 use crate::views::Views;
 
@@ -53,9 +54,6 @@ pub(super) struct Runner {
     /// Those of each fold.
     letters: Vec<DeadLetters>,
 }
-
-/// Where the streams that do not fold stop, for one view: the first bad event, and why.
-type Bad = HashMap<StreamId, (Version, String)>;
 
 impl Runner {
     /// Folds all views, or only one.
@@ -144,8 +142,10 @@ impl Runner {
     ) -> Result<(), ProjectError> {
         self.reload_letters(entries).await?;
         let partitioning = self.partitioning;
-        let unreadable = |fold: &Box<dyn Fold>| unreadable(fold.as_ref(), partitioning, entries);
-        let mut bad: Vec<Bad> = self.folds.iter().map(unreadable).collect();
+        let folds = self.folds.iter();
+        let mut bad: Vec<Bad> = folds
+            .map(|fold| unreadable(fold.as_ref(), partitioning, entries))
+            .collect();
         let mut fresh = false;
         // Every round but the last finds another stream that does not fold.
         loop {
@@ -418,65 +418,6 @@ impl Runner {
     }
 }
 
-/// What a batch came to, before it is written.
-pub(super) struct Prepared {
-    /// For each view.
-    poison: Vec<Vec<Poison>>,
-    writes: Arc<Vec<ViewWrites>>,
-}
-
-impl Prepared {
-    fn fold(
-        folds: &mut [Box<dyn Fold>],
-        entries: &[LogEntry],
-        loaded: Vec<Vec<StoredDocument>>,
-    ) -> Result<Self, ViewError> {
-        let mut poison = Vec::with_capacity(folds.len());
-        for (fold, loaded) in folds.iter_mut().zip(loaded) {
-            poison.push(fold.fold(entries, loaded)?);
-        }
-        let mut writes = Vec::with_capacity(folds.len());
-        if poison.iter().all(Vec::is_empty) {
-            for fold in folds {
-                let documents = fold.writes()?;
-                writes.push(ViewWrites {
-                    table: Arc::clone(fold.table()),
-                    documents,
-                });
-            }
-        }
-        Ok(Self {
-            poison,
-            writes: Arc::new(writes),
-        })
-    }
-
-    fn is_poisoned(&self) -> bool {
-        self.poison.iter().any(|poison| !poison.is_empty())
-    }
-
-    /// Itself, if everything folded; otherwise what did not goes into `bad`.
-    fn checked(self, entries: &[LogEntry], bad: &mut [Bad]) -> Option<Self> {
-        let mut clean = true;
-        for (poison, bad) in self.poison.iter().zip(bad) {
-            for Poison { entry, reason } in poison {
-                let Some(event) = entries.get(*entry).and_then(LogEntry::event) else {
-                    continue;
-                };
-                clean = false;
-                let first = bad
-                    .entry(event.stream.clone())
-                    .or_insert_with(|| (event.version, reason.clone()));
-                // One stream may feed several documents, and fail in each.
-                if event.version < first.0 {
-                    *first = (event.version, reason.clone());
-                }
-            }
-        }
-        clean.then_some(self)
-    }
-}
-
 fn folds(views: &Views, only: Option<&str>) -> Vec<Box<dyn Fold>> {
     fn fold<V: View>(reader: &ViewReader<V>) -> Box<dyn Fold> {
         Box::new(ViewFold::new(reader.clone()))
@@ -494,67 +435,7 @@ fn folds(views: &Views, only: Option<&str>) -> Vec<Box<dyn Fold>> {
     folds
 }
 
-/// Whether what lies at `position` of `stream` is in documents that have come as far as `reached`.
-pub(crate) fn has(
-    reached: &Checkpoint,
-    partitioning: Partitioning,
-    stream: &StreamId,
-    position: Position,
-) -> bool {
-    position <= reached.position_of(partitioning.of(stream))
-}
-
-/// Whether the entry is beyond what the view's documents have.
-fn is_new(fold: &dyn Fold, partitioning: Partitioning, entry: &LogEntry) -> bool {
-    let stream = match entry {
-        LogEntry::Event(event) => Some(event.stream.clone()),
-        LogEntry::Unreadable(event) => event.stream(),
-    };
-    match stream {
-        Some(stream) => !has(fold.reached(), partitioning, &stream, entry.position()),
-        None => entry.position() > fold.reached().position(),
-    }
-}
-
 /// The subscriber that a generation's dead letters are kept under: a new one begins with nothing parked.
 pub(crate) fn subscriber(view: &str, generation: u32) -> String {
     format!("{view}.g{generation}")
-}
-
-/// A view parks whole aggregates.
-fn scope(stream: &StreamId) -> String {
-    stream.to_string()
-}
-
-fn withheld(letters: &DeadLetters, bad: &Bad, event: &RecordedEvent) -> bool {
-    bad.get(&event.stream)
-        .is_some_and(|(first, _)| event.version >= *first)
-        || (!letters.none_parked() && letters.is_parked(&scope(&event.stream)))
-}
-
-/// The streams of which the batch holds an event that cannot be read.
-fn unreadable(fold: &dyn Fold, partitioning: Partitioning, entries: &[LogEntry]) -> Bad {
-    let mut bad = Bad::new();
-    for entry in entries.iter().filter(|entry| is_new(fold, partitioning, entry)) {
-        if let LogEntry::Unreadable(event) = entry
-            && let Some((stream, reason)) = poison(fold, event)
-        {
-            bad.entry(stream).or_insert((event.version, reason));
-        }
-    }
-    bad
-}
-
-/// What is wrong with an event that cannot be read, if it may be one of the view's.
-fn poison(fold: &dyn Fold, event: &UnreadableEvent) -> Option<(StreamId, String)> {
-    match &event.reason {
-        UnreadableReason::Poison(reason) => {
-            let stream = event
-                .stream()
-                .filter(|stream| fold.reads(stream.aggregate_type))?;
-            Some((stream, reason.clone()))
-        }
-        // The subscription stops before it.
-        UnreadableReason::Newer => None,
-    }
 }

@@ -66,7 +66,7 @@ impl Worker {
             match (&error, &mut subscription) {
                 // As a restart would, but without leaving the group.
                 (ProjectError::View(_) | ProjectError::Contended | ProjectError::Panicked, Some(open)) => {
-                    open.rewind()
+                    open.rewind();
                 }
                 _ => subscription = None,
             }

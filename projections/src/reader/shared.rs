@@ -197,17 +197,17 @@ async fn poll(store: ViewStore, table: Arc<Table>, redis: RedisCache, changes: C
         match store.revisions(&table, &ids).await {
             Ok(now) => {
                 let now: HashMap<DocId, u64> = now.into_iter().collect();
-                let changed = now
+                let moved: Vec<&DocId> = now
                     .iter()
                     .filter(|(id, rev)| known.get(*id) != Some(*rev))
-                    .map(|(id, _)| id);
-                let changed: Vec<&DocId> = changed.collect();
+                    .map(|(id, _)| id)
+                    .collect();
                 // Before they are woken: what they read then is no older than this.
-                for id in &changed {
+                for id in &moved {
                     redis.saw(id, now[*id]);
                 }
                 // A document that was not known is told of too: who watches it may have read it before.
-                changes.notify(changed);
+                changes.notify(moved);
                 known = now;
             }
             Err(error) => tracing::debug!(view = table.schema.name, %error, "no look at what is watched"),

@@ -115,9 +115,9 @@ impl Mongo {
         let mut duplicates = Vec::new();
         if let Ok(errors) = reply.get_array("writeErrors") {
             for error in errors.iter().filter_map(Bson::as_document) {
-                let (code, index) = (number(error, "code"), number(error, "index"));
-                match (code.map(|code| code as i32), index) {
-                    (Some(DUPLICATE_KEY), Some(index)) => duplicates.push(index as usize),
+                let index = number(error, "index").and_then(|index| usize::try_from(index).ok());
+                match (number(error, "code").map(|code| code as i32), index) {
+                    (Some(DUPLICATE_KEY), Some(index)) => duplicates.push(index),
                     (code, _) => return Err(MongoError::refused(code.unwrap_or_default(), "in an update")),
                 }
             }
@@ -126,7 +126,9 @@ impl Mongo {
             let code = number(error, "code").unwrap_or_default();
             return Err(MongoError::Unavailable(format!("not on a majority: {code}")));
         }
-        let done = number(&reply, "n").unwrap_or_default() as usize;
+        let done = number(&reply, "n")
+            .and_then(|done| usize::try_from(done).ok())
+            .unwrap_or_default();
         if done + duplicates.len() != count {
             let message = format!("{done} of {count} updates, {} duplicates", duplicates.len());
             return Err(MongoError::Unexpected(message));
