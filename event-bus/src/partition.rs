@@ -70,7 +70,7 @@ impl Partitioning {
 }
 
 /// Which partition an id belongs to is persisted (in topics, checkpoints and views), so this is never changed: FNV-1a,
-/// 64 bits, then the finaliser of MurmurHash3, because the low bits of FNV alone spread similar ids badly.
+/// 64 bits, then the finaliser of `MurmurHash3`, because the low bits of FNV alone spread similar ids badly.
 fn stable_hash(bytes: &[u8]) -> u64 {
     let fnv = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -173,6 +173,16 @@ impl Subscription {
         }
     }
 
+    /// Leaves its consumer group, so that others are given its partitions at once, and waits for that for at most a few
+    /// seconds. Of a subscription that is dropped instead, the same goes on behind it, as far as the process lasts.
+    pub async fn close(self) {
+        match self.source {
+            Source::Log(_) => {}
+            #[cfg(feature = "cluster")]
+            Source::Kafka(mut group) => group.close().await,
+        }
+    }
+
     /// Delivers again what has not been acknowledged, as a restart would.
     pub fn rewind(&mut self) {
         match &mut self.source {

@@ -6,24 +6,22 @@
 //! from the log what the topic lacks. See [`super::gap`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use event_schemas::{LogIdentity, Position};
 use event_store::{Log, LogEntry, UnreadableReason};
 use futures_util::FutureExt as _;
 use rdkafka::TopicPartitionList;
-use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{
-    BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, StreamConsumer,
-};
+use rdkafka::consumer::{CommitMode, Consumer as _};
 use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
 
 use super::gap::{self, Fill, Owned};
+use super::member::{Change, Member};
+use super::positions::Positions;
 use super::record::{self, Record};
 use super::{Kafka, relay};
 use crate::subscription::{Batch, Offsets};
@@ -41,39 +39,6 @@ const MAX_HELD: usize = 1_000;
 /// How long a seek may take.
 const SEEK: Duration = Duration::from_secs(10);
 
-type Loading = Pin<Box<dyn Future<Output = Result<Option<Checkpoint>, String>> + Send>>;
-
-/// Where a subscriber's positions are kept. They are asked for whenever the group gives it partitions.
-#[derive(Clone)]
-pub enum Positions {
-    /// By this subscription: [`crate::Subscription::ack`] saves them.
-    Kept(Checkpoints),
-    /// By the caller, together with what it made of a batch. See [`Positions::callers`].
-    Callers(Arc<dyn Fn() -> Loading + Send + Sync>),
-}
-
-impl Positions {
-    /// `load` reads how far the caller has come in all partitions: its last stored checkpoints, merged.
-    pub fn callers<F, L, E>(load: F) -> Self
-    where
-        F: Fn() -> L + Send + Sync + 'static,
-        L: Future<Output = Result<Option<Checkpoint>, E>> + Send + 'static,
-        E: std::fmt::Display,
-    {
-        Self::Callers(Arc::new(move || {
-            let loading = load();
-            Box::pin(async move { loading.await.map_err(|error| error.to_string()) })
-        }))
-    }
-
-    async fn load(&self, subscriber: &Arc<str>) -> Result<Option<Checkpoint>, BusError> {
-        match self {
-            Self::Kept(checkpoints) => Ok(checkpoints.load(subscriber).await?),
-            Self::Callers(load) => load().await.map_err(BusError::Positions),
-        }
-    }
-}
-
 /// What a subscription in a consumer group reads from.
 #[derive(Clone)]
 pub struct StreamSource {
@@ -88,7 +53,7 @@ pub(crate) struct Group {
     subscriber: Arc<str>,
     source: StreamSource,
     positions: Positions,
-    consumer: Member,
+    member: Member,
     topics_checked: bool,
     owned: BTreeMap<PartitionKey, Owned>,
     /// Given, but their positions have not been loaded.
@@ -107,100 +72,18 @@ pub(crate) struct Group {
     alive_at: Instant,
 }
 
-/// What the group did, as it is told while polling.
-enum Change {
-    Assigned(Vec<PartitionKey>),
-    Revoked(Vec<PartitionKey>),
-    RevokedAll,
-}
-
-struct Context {
-    kafka: Kafka,
-    changes: Mutex<Vec<Change>>,
-}
-
-impl Context {
-    fn push(&self, change: Change) {
-        self.changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(change);
-    }
-
-    fn take(&self) -> Vec<Change> {
-        std::mem::take(&mut *self.changes.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn changed(&self) -> bool {
-        !self
-            .changes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty()
-    }
-
-    fn keys(&self, list: &TopicPartitionList) -> Vec<PartitionKey> {
-        let elements = list.elements();
-        let keys = elements
-            .iter()
-            .filter_map(|element| self.kafka.key(element.topic(), element.partition()));
-        keys.collect()
-    }
-}
-
-impl ClientContext for Context {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        super::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka client");
-    }
-}
-
-impl ConsumerContext for Context {
-    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        self.push(match rebalance {
-            Rebalance::Assign(list) => Change::Assigned(self.keys(list)),
-            Rebalance::Revoke(list) => Change::Revoked(self.keys(list)),
-            Rebalance::Error(_) => Change::RevokedAll,
-        });
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
-        if let Err(error) = result {
-            // Positions say what was handled: what is read again is dropped again.
-            tracing::debug!(%error, "offsets were not committed");
-        }
-    }
-}
-
-/// The consumer; leaving the group waits for the brokers, which must not hold up the runtime.
-struct Member(Option<Arc<StreamConsumer<Context>>>);
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        let consumer = self.0.take();
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || drop(consumer))),
-            Err(_) => drop(consumer),
-        }
-    }
-}
-
 impl Group {
     pub(crate) async fn open(
         source: &StreamSource,
         subscriber: Arc<str>,
         positions: Positions,
     ) -> Result<Self, BusError> {
-        let consumer = Member(Some(Arc::new(join(&source.kafka, &subscriber)?)));
         let now = Instant::now();
         let group = Self {
             subscriber,
             source: source.clone(),
             positions,
-            consumer,
+            member: Member::default(),
             topics_checked: false,
             owned: BTreeMap::new(),
             fresh: BTreeSet::new(),
@@ -251,10 +134,10 @@ impl Group {
             if !batch.is_empty() {
                 return Ok(batch);
             }
-            if self.gap.is_some() || self.context().changed() {
+            if self.gap.is_some() || self.member.changed() {
                 continue;
             }
-            let consumer = self.consumer()?;
+            let consumer = self.member.consumer()?;
             tokio::select! {
                 received = consumer.recv() => self.receive(received)?,
                 () = tokio::time::sleep_until(deadline.min(self.look_at)) => {
@@ -265,21 +148,6 @@ impl Group {
                     }
                 }
             }
-        }
-    }
-
-    fn consumer(&self) -> Result<Arc<StreamConsumer<Context>>, BusError> {
-        let gone = || BusError::Kafka("the consumer has gone".to_owned());
-        self.consumer.0.clone().ok_or_else(gone)
-    }
-
-    fn context(&self) -> Arc<Context> {
-        match &self.consumer.0 {
-            Some(consumer) => Arc::clone(consumer.context()),
-            None => Arc::new(Context {
-                kafka: self.source.kafka.clone(),
-                changes: Mutex::default(),
-            }),
         }
     }
 
@@ -296,13 +164,16 @@ impl Group {
             self.source.kafka.ensure_topics().await?;
             self.topics_checked = true;
         }
+        if !self.member.has_joined() {
+            self.member = Member::join(&self.source.kafka, &self.subscriber)?;
+        }
         loop {
             self.apply_changes();
             if self.fresh.is_empty() {
                 break;
             }
             let stored = self.load().await?;
-            if self.context().changed() {
+            if self.member.changed() {
                 continue;
             }
             for key in std::mem::take(&mut self.fresh) {
@@ -321,7 +192,7 @@ impl Group {
     }
 
     fn apply_changes(&mut self) {
-        for change in self.context().take() {
+        for change in self.member.changes() {
             match change {
                 Change::Assigned(keys) => {
                     tracing::info!(subscriber = %self.subscriber, partitions = keys.len(), "partitions given");
@@ -482,7 +353,7 @@ impl Group {
             return;
         }
         self.alive_at = now + SIGN_OF_LIFE;
-        if let Ok(consumer) = self.consumer()
+        if let Ok(consumer) = self.member.consumer()
             && let Some(received) = consumer.recv().now_or_never()
             && let Err(error) = self.receive(received)
         {
@@ -491,10 +362,7 @@ impl Group {
     }
 
     /// Keeps what came, or says what is wrong.
-    fn receive(
-        &mut self,
-        received: KafkaResult<rdkafka::message::BorrowedMessage<'_>>,
-    ) -> Result<(), BusError> {
+    fn receive(&mut self, received: KafkaResult<BorrowedMessage<'_>>) -> Result<(), BusError> {
         let message = match received {
             Ok(message) => message,
             Err(error) => return self.trouble(error),
@@ -520,7 +388,9 @@ impl Group {
         match error {
             KafkaError::MessageConsumptionFatal(_) => {
                 // This consumer is of no use any more: the next call joins again.
-                self.rejoin()?;
+                let keys: Vec<PartitionKey> = self.owned.keys().chain(&self.fresh).copied().collect();
+                self.give_up(&keys);
+                self.member = Member::default();
                 Err(error.into())
             }
             // Deleted: it is made again, here or by the relay.
@@ -538,16 +408,9 @@ impl Group {
         }
     }
 
-    fn rejoin(&mut self) -> Result<(), BusError> {
-        let keys: Vec<PartitionKey> = self.owned.keys().chain(&self.fresh).copied().collect();
-        self.give_up(&keys);
-        self.consumer = Member(Some(Arc::new(join(&self.source.kafka, &self.subscriber)?)));
-        Ok(())
-    }
-
     /// A batch of what has come.
     fn drain(&mut self, max: usize) -> Result<Batch, BusError> {
-        let consumer = self.consumer()?;
+        let consumer = self.member.consumer()?;
         let mut collected = Collected::default();
         let mut bytes = 0;
         // What was handled before it came: to be read no more.
@@ -559,7 +422,7 @@ impl Group {
                     Some(received) => self.receive(received)?,
                 }
             }
-            if self.context().changed() {
+            if self.member.changed() {
                 break;
             }
             let Some(record) = self.held.pop_front() else {
@@ -598,7 +461,7 @@ impl Group {
             collected.keys.insert(record.partition);
             collected.entries.push(entry);
         }
-        if self.context().changed() {
+        if self.member.changed() {
             self.apply_changes();
             let (owned, partitioning) = (&self.owned, self.partitioning());
             collected.keys.retain(|key| owned.contains_key(key));
@@ -669,11 +532,15 @@ impl Group {
             self.source.kafka.list(&mut list, key, offset)?;
         }
         if list.count() > 0
-            && let Err(error) = self.consumer()?.commit(&list, CommitMode::Async)
+            && let Err(error) = self.member.consumer()?.commit(&list, CommitMode::Async)
         {
             tracing::debug!(%error, "offsets were not committed");
         }
         Ok(())
+    }
+
+    pub(crate) async fn close(&mut self) {
+        self.member.close().await;
     }
 
     /// What has been acknowledged of the partitions that this member has.
@@ -709,7 +576,7 @@ impl Group {
             }
         }
         if list.count() > 0 {
-            let consumer = self.consumer()?;
+            let consumer = self.member.consumer()?;
             let seeking = tokio::task::spawn_blocking(move || consumer.seek_partitions(list, SEEK));
             let sought = seeking
                 .await
@@ -763,33 +630,4 @@ fn is_newer(entry: &LogEntry) -> bool {
 
 fn before(entry: &LogEntry) -> Position {
     Position(entry.position().0.saturating_sub(1))
-}
-
-/// A consumer that is a member of the subscriber's group.
-fn join(kafka: &Kafka, subscriber: &str) -> Result<StreamConsumer<Context>, BusError> {
-    let options = kafka.options();
-    let context = Context {
-        kafka: kafka.clone(),
-        changes: Mutex::default(),
-    };
-    let mut config = kafka.client();
-    config
-        .set("group.id", format!("{}.{subscriber}", options.topic_prefix))
-        .set("partition.assignment.strategy", "cooperative-sticky")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        // Never `latest`: what was there before us is ours, too.
-        .set("auto.offset.reset", "earliest")
-        .set("allow.auto.create.topics", "false")
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "3000")
-        .set("max.poll.interval.ms", "300000")
-        .set("queued.max.messages.kbytes", options.fetch_ahead_kib.to_string())
-        .set("fetch.message.max.bytes", options.max_message_bytes.to_string())
-        .set("fetch.max.bytes", (8 * options.max_message_bytes).to_string())
-        .set("fetch.error.backoff.ms", "200");
-    let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
-    let topics = event_schemas::AggregateType::ALL.map(|kind| kafka.topic(kind));
-    consumer.subscribe(&topics.each_ref().map(String::as_str))?;
-    Ok(consumer)
 }

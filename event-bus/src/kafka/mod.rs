@@ -5,6 +5,8 @@
 mod gap;
 mod group;
 mod leadership;
+mod member;
+mod positions;
 mod record;
 mod relay;
 mod topics;
@@ -20,7 +22,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::{Offset, TopicPartitionList};
 
 pub(crate) use group::Group;
-pub use group::{Positions, StreamSource};
+pub use group::StreamSource;
+pub use positions::Positions;
 pub use relay::{Relay, RelayOptions, RelayState, RelayStatus};
 
 use crate::{BusError, PartitionKey, Partitioning};
@@ -53,7 +56,7 @@ impl Default for KafkaOptions {
             topic_prefix: "omisys".to_owned(),
             partitions: 12,
             replication: 1,
-            retention: Duration::from_hours(7 * 24),
+            retention: Duration::from_secs(7 * 24 * 60 * 60),
             max_message_bytes: 1 << 20,
             fetch_ahead_kib: 16 << 10,
             idle_check: Duration::from_secs(3),

@@ -1,10 +1,10 @@
-//! An event as a Kafka record: a CloudEvent 1.0 in binary mode, with what a subscriber needs besides.
+//! An event as a Kafka record: a `CloudEvents` 1.0 event in binary mode, with what a subscriber needs besides.
 //!
 //! Key: the aggregate's id. Value: the event's JSON as the log has it. Headers, all of them text:
 //!
 //! | header | holds |
 //! |---|---|
-//! | `ce_specversion`, `ce_id`, `ce_source`, `ce_type`, `ce_time`, `content-type` | as CloudEvents asks; the id is `<type>/<id>/<sequence>` |
+//! | `ce_specversion`, `ce_id`, `ce_source`, `ce_type`, `ce_time`, `content-type` | as `CloudEvents` asks; the id is `<type>/<id>/<sequence>` |
 //! | `omisys_event_version` | the schema version of the event |
 //! | `omisys_position` | where it stands in the log |
 //! | `omisys_after` | the position of the event before it in this partition: nothing of the partition lies between |

@@ -274,8 +274,9 @@ impl Worker {
             .map(|key| (key, named.get(&key).copied().unwrap_or(start)))
             .collect();
         let mut first = Checkpoint::at(identity, start);
-        last.iter()
-            .for_each(|(key, position)| first.advance(*key, *position));
+        for (key, position) in &last {
+            first.advance(*key, *position);
+        }
         self.checkpoints.save(&self.subscriber, first).await?;
         self.position.send_replace(start);
         Ok(Run {
@@ -443,7 +444,7 @@ impl Worker {
 }
 
 /// Resolves once the brokers have confirmed all of them. A failure is final: the producer has given up.
-async fn delivered(deliveries: &mut Vec<DeliveryFuture>) -> Result<(), BusError> {
+async fn delivered(deliveries: &mut [DeliveryFuture]) -> Result<(), BusError> {
     let confirmed = deliveries.iter_mut().map(|delivery| async move {
         match delivery.await {
             Ok(Ok(_)) => Ok(()),

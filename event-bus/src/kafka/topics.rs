@@ -24,6 +24,23 @@ impl Kafka {
         ensured
     }
 
+    /// Deletes the topics with everything in them. What was in them is in the log; groups that are behind read it there.
+    pub async fn delete_topics(&self) -> Result<(), BusError> {
+        let admin: AdminClient<_> = self.client().create_with_context(Logged)?;
+        let names = AggregateType::ALL.map(|kind| self.topic(kind));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let limits = AdminOptions::new().request_timeout(Some(ANSWER));
+        let deleted = admin.delete_topics(&names, &limits).await;
+        tokio::task::spawn_blocking(move || drop(admin));
+        for outcome in deleted? {
+            match outcome {
+                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+                Err((topic, code)) => return Err(BusError::Kafka(format!("topic {topic}: {code}"))),
+            }
+        }
+        Ok(())
+    }
+
     async fn ensure(&self, admin: &Arc<AdminClient<Logged>>) -> Result<(), BusError> {
         let names = AggregateType::ALL.map(|kind| self.topic(kind));
         let found = self.partition_counts(admin).await?;

@@ -1,16 +1,11 @@
 //! The embedded stream: the log itself, tailed by position.
 
-#![allow(clippy::expect_used, reason = "a test may fail")]
-
-mod conformance;
-mod support;
-
-use conformance::{DEADLINE, Stream as _, sequences, take};
+use crate::conformance::{DEADLINE, Stream as _, sequences, take};
+use crate::support::Embedded;
 use database::{Database, DatabaseError};
 use event_bus::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning, Subscription};
 use event_schemas::{LogIdentity, Position};
 use sqlite_file::{Options, SqliteFile};
-use support::Embedded;
 
 stream_conformance!(Embedded, true);
 

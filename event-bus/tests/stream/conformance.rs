@@ -211,7 +211,6 @@ pub async fn what_is_newer_than_the_binary_stops_the_subscriber<S: Stream>() {
 }
 
 /// One test per function above, run on `$stream` if it is there to be tested.
-#[macro_export]
 macro_rules! stream_conformance {
     ($stream:ty, $there:expr) => {
         stream_conformance!($stream, $there;
@@ -229,7 +228,7 @@ macro_rules! stream_conformance {
         #[tokio::test]
         async fn $name() {
             if $there {
-                conformance::$name::<$stream>().await;
+                crate::conformance::$name::<$stream>().await;
             }
         }
     )+};

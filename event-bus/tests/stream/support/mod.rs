@@ -12,7 +12,7 @@ use tempfile::TempDir;
 #[cfg(feature = "cluster")]
 pub mod kafka;
 
-use super::conformance::Stream;
+use crate::conformance::Stream;
 
 pub struct Embedded {
     dir: TempDir,
@@ -41,41 +41,7 @@ impl Stream for Embedded {
     }
 
     async fn append(&self, item: &str, count: u64) {
-        let stream = StreamId::new(AggregateType::Inventory, item);
-        let version = self
-            .log
-            .read_stream(&stream, Version(0), None)
-            .await
-            .expect("read")
-            .len() as u64;
-        let order_id = OrderId::from_uuid(derive_uuid("test", &[]));
-        let command_id =
-            CommandId::from_uuid(derive_uuid("test", &[item.as_bytes(), &version.to_be_bytes()]));
-        let actor = Actor::system("test");
-        let append = Append {
-            stream,
-            expected: Version(version),
-            events: vec![
-                InventoryEvent::StockReserved {
-                    order_id,
-                    quantity: 1
-                }
-                .into();
-                count as usize
-            ],
-            metadata: Metadata {
-                actor_kind: actor.kind,
-                actor_id: actor.id,
-                command: "Test".into(),
-                command_id,
-                correlation_id: CorrelationId::for_command(command_id),
-                causation_id: None,
-                traceparent: None,
-            },
-            fingerprint: None,
-        };
-        let outcome = self.log.journal().append(&Chain::new(), append).await;
-        assert!(matches!(outcome, AppendOutcome::Appended(_)), "{outcome:?}");
+        append_to(&self.log, item, count).await;
     }
 
     async fn subscribe(&self, name: &str) -> Result<Subscription, BusError> {
@@ -99,4 +65,41 @@ impl Stream for Embedded {
         assert_eq!(spoiled.await.expect("written"), 1);
         self.reopen().await;
     }
+}
+
+/// Appends `count` events to the stock item `item`.
+pub async fn append_to(log: &Log, item: &str, count: u64) {
+    let stream = StreamId::new(AggregateType::Inventory, item);
+    let version = log
+        .read_stream(&stream, Version(0), None)
+        .await
+        .expect("read")
+        .len() as u64;
+    let order_id = OrderId::from_uuid(derive_uuid("test", &[]));
+    let command_id = CommandId::from_uuid(derive_uuid("test", &[item.as_bytes(), &version.to_be_bytes()]));
+    let actor = Actor::system("test");
+    let append = Append {
+        stream,
+        expected: Version(version),
+        events: vec![
+            InventoryEvent::StockReserved {
+                order_id,
+                quantity: 1
+            }
+            .into();
+            count as usize
+        ],
+        metadata: Metadata {
+            actor_kind: actor.kind,
+            actor_id: actor.id,
+            command: "Test".into(),
+            command_id,
+            correlation_id: CorrelationId::for_command(command_id),
+            causation_id: None,
+            traceparent: None,
+        },
+        fingerprint: None,
+    };
+    let outcome = log.journal().append(&Chain::new(), append).await;
+    assert!(matches!(outcome, AppendOutcome::Appended(_)), "{outcome:?}");
 }
