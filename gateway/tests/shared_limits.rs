@@ -43,7 +43,7 @@ async fn an_address_has_one_quota_at_all_gateways() {
     };
     // Nobody else's keys; they run out in a minute.
     let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
-    let prefix = format!("test:{now}:{}:", std::process::id());
+    let prefix = format!("test:{now}:{}", std::process::id());
     let (one, other) = (behind(&url, &prefix).await, behind(&url, &prefix).await);
     let first = one.get("/v1/products", &[]).await;
     assert_eq!(first.header("ratelimit-policy"), Some("\"address\";q=2;w=60"));
@@ -67,7 +67,7 @@ async fn without_redis_the_gateway_is_degraded_and_limits_by_itself() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    let shop = behind(&format!("redis://{address}"), "none:").await;
+    let shop = behind(&format!("redis://{address}"), "none").await;
     for status in [200, 200, 429] {
         assert_eq!(shop.get("/v1/products", &[]).await.status, status);
     }

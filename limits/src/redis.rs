@@ -36,7 +36,7 @@ return {1, math.floor((allowed - (whole_at - now)) / interval), whole_at - now}
 pub struct RedisOptions {
     /// Such as `redis://127.0.0.1:6379`; may hold a password, so it is never printed.
     pub url: String,
-    /// Before every key.
+    /// Before every key, which is `<prefix>:<limiter>:<hash>`.
     pub key_prefix: String,
     /// For one attempt; then this process counts for itself. 100 ms unless said otherwise.
     pub timeout: Duration,
@@ -205,9 +205,6 @@ impl<K: Hash + Eq + Clone + Display> Shared<K> {
         let mut half = [0; 16];
         half.copy_from_slice(&digest[..16]);
         let half = u128::from_be_bytes(half);
-        format!(
-            "{}limits:{}:{half:032x}",
-            self.redis.0.options.key_prefix, self.name
-        )
+        format!("{}:{}:{half:032x}", self.redis.0.options.key_prefix, self.name)
     }
 }

@@ -130,7 +130,7 @@ mod redis {
         static TESTS: AtomicU32 = AtomicU32::new(0);
         let test = TESTS.fetch_add(1, Ordering::Relaxed);
         let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();
-        format!("test:{now}:{}:{test}:", std::process::id())
+        format!("test:{now}:{}:{test}", std::process::id())
     }
 
     async fn raw(url: &str) -> ::redis::aio::MultiplexedConnection {
@@ -142,7 +142,7 @@ mod redis {
     async fn clean(url: &str, prefix: &str) -> Vec<String> {
         let mut connection = raw(url).await;
         let keys: Vec<String> = ::redis::cmd("KEYS")
-            .arg(format!("{prefix}*"))
+            .arg(format!("{prefix}:*"))
             .query_async(&mut connection)
             .await
             .unwrap();
@@ -207,7 +207,7 @@ mod redis {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
-        let limits = open(&format!("redis://{address}"), "none:");
+        let limits = open(&format!("redis://{address}"), "none");
         let limiter = limits.limiter("away", Quota::new(2, LONG), 100);
         let refused: Vec<bool> = [
             limiter.check(&"ann").await,
@@ -225,7 +225,7 @@ mod redis {
     #[tokio::test]
     async fn a_redis_that_does_not_answer_costs_one_wait_a_pause() {
         let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut options = RedisOptions::new(format!("redis://{}", silent.local_addr().unwrap()), "silent:");
+        let mut options = RedisOptions::new(format!("redis://{}", silent.local_addr().unwrap()), "silent");
         options.timeout = Duration::from_millis(300);
         options.pause = Duration::from_secs(3_600);
         let limits = Limits::Redis(Redis::open(options).unwrap());
