@@ -1,0 +1,193 @@
+//! The read models of a cluster: log, relay, Kafka, two projectors, MongoDB, Redis, and a reader elsewhere.
+#![cfg(feature = "cluster")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "support/shop.rs"]
+mod shop;
+mod support;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use event_bus::{Checkpoints, Kafka, KafkaOptions, Relay, RelayOptions, StreamSource};
+use event_schemas::Version;
+use projections::{
+    CacheState, ConsistencyPoint, Mongo, MongoOptions, Projector, ProjectorState, Redis, RedisOptions,
+    VIEW_NAMES, Views, ViewsCluster,
+};
+use shop::{PATIENCE, Shop, clock, order_paid, order_placed, order_stream, soon};
+use support::{Dice, Story, money, order_id};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// The variable, which has to be set where a cluster is tested.
+fn server(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"))
+}
+
+struct Cluster {
+    shop: Shop,
+    kafka: Kafka,
+    relay: Relay,
+    mongo: Mongo,
+    redis: RedisOptions,
+}
+
+impl Cluster {
+    async fn start() -> Option<Self> {
+        if std::env::var_os("OMISYS_TEST_CLUSTER").is_none() && std::env::var_os("CI").is_none() {
+            eprintln!("nothing is tested: OMISYS_TEST_CLUSTER is not set");
+            return None;
+        }
+        let name = format!("test-{:016x}", RandomState::new().hash_one(0));
+        let kafka = Kafka::new(KafkaOptions {
+            brokers: server("OMISYS_TEST_KAFKA_BROKERS"),
+            topic_prefix: name.clone(),
+            partitions: 2,
+            idle_check: Duration::from_millis(500),
+            ..KafkaOptions::default()
+        });
+        let mongo = MongoOptions {
+            url: server("OMISYS_TEST_MONGODB_URL"),
+            database: name.clone(),
+        };
+        let redis = RedisOptions {
+            timeout: Duration::from_secs(5),
+            ..RedisOptions::new(server("OMISYS_TEST_REDIS_URL"), name)
+        };
+        let shop = Shop::open().await;
+        let (options, cancel) = (RelayOptions::default(), CancellationToken::new());
+        let relay = Relay::start(&shop.log, &shop.log_file, &kafka, options, cancel)
+            .await
+            .unwrap();
+        Some(Self {
+            shop,
+            kafka,
+            relay,
+            mongo: Mongo::connect(&mongo).await.unwrap(),
+            redis,
+        })
+    }
+
+    /// As another process opens them.
+    async fn views(&self) -> Views {
+        let cluster = ViewsCluster {
+            mongo: self.mongo.clone(),
+            redis: Redis::open(self.redis.clone()).unwrap(),
+            database: (&self.shop.log_file).into(),
+            partitioning: self.kafka.partitioning(),
+        };
+        Views::open_cluster(cluster, self.shop.log.identity())
+            .await
+            .unwrap()
+    }
+
+    async fn projector(&self) -> Projector {
+        let source = StreamSource {
+            kafka: self.kafka.clone(),
+            log: self.shop.log.clone(),
+            checkpoints: Checkpoints::open(&self.shop.log_file).await.unwrap(),
+        };
+        let views = self.views().await;
+        Projector::start(source, &views, clock(), CancellationToken::new())
+            .await
+            .unwrap()
+    }
+
+    /// Waits until the views have the whole log, and compares them with it.
+    async fn assert_verified(&self, views: &Views) {
+        let deadline = Instant::now() + 2 * PATIENCE;
+        for view in VIEW_NAMES {
+            loop {
+                let verified = views.verify(&self.shop.log, view).await.unwrap();
+                assert!(verified.equal(), "{verified:?}");
+                if verified.waiting == 0 {
+                    assert!(verified.documents > 0, "{verified:?}");
+                    break;
+                }
+                assert!(Instant::now() < deadline, "{verified:?}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    async fn end(self) {
+        self.relay.stop().await;
+        self.kafka.delete_topics().await.unwrap();
+        self.mongo.drop_database().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn projectors_share_the_work_and_take_over_from_each_other() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let views = cluster.views().await;
+    assert_eq!(views.check().await, Ok(CacheState::Up));
+    let events = Story::tell(51, 16).log(&mut Dice(51));
+    let third = events.len() / 3;
+
+    let first = cluster.projector().await;
+    cluster.shop.append_all(&events[..third]).await;
+    cluster.assert_verified(&views).await;
+    // The second takes over some partitions while events come, then all.
+    let second = cluster.projector().await;
+    cluster.shop.append_all(&events[third..2 * third]).await;
+    cluster.assert_verified(&views).await;
+    let (_, rest) = events.split_at(2 * third);
+    let (now, later) = rest.split_at(rest.len() / 2);
+    cluster.shop.append_all(now).await;
+    first.stop().await;
+    cluster.shop.append_all(later).await;
+    cluster.assert_verified(&views).await;
+    assert_eq!(second.state(), ProjectorState::Running);
+    assert!(second.status().iter().all(|view| !view.parked));
+    second.stop().await;
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_elsewhere_sees_what_was_written_as_fresh_as_it_asks() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let projector = cluster.projector().await;
+    let views = cluster.views().await;
+    let id = order_id(1).into();
+    let mut watch = views.orders().watch(&id);
+    for round in 0..10_u64 {
+        let event = if round == 0 {
+            order_placed(1)
+        } else {
+            order_paid(1, money(1))
+        };
+        let receipt = cluster.shop.append(order_stream(1), Version(round), event).await;
+        let point = ConsistencyPoint {
+            stream: receipt.stream.clone(),
+            version: receipt.version,
+            position: receipt.position,
+        };
+        let order = views
+            .orders()
+            .get_at_least(&id, &point, soon())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(order.doc.version >= receipt.version);
+        views.orders().reach(&point, soon()).await.unwrap();
+        views.order_timeline().reach(&point, soon()).await.unwrap();
+        timeout(PATIENCE, watch.changed()).await.unwrap();
+        // Whoever was told reads no less.
+        assert!(views.orders().get(&id).await.unwrap().unwrap().rev >= order.rev);
+    }
+    let progress = views.progress().await.unwrap();
+    assert_eq!(progress.len(), VIEW_NAMES.len());
+    let of_orders = progress
+        .iter()
+        .find(|progress| progress.view == "orders")
+        .unwrap();
+    assert_eq!(of_orders.position, cluster.shop.log.head().await.unwrap());
+    projector.stop().await;
+    cluster.end().await;
+}
