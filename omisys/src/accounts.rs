@@ -2,16 +2,16 @@
 
 use std::io::Read;
 
+use database::Database;
 use event_schemas::Clock;
 use identity::verifier::Role;
 use identity::{Account, Email, Identity, NewPassword, Status};
 use serde_json::{Value, json};
-use sqlite_file::SqliteFile;
 
 use crate::cli::{self, Accounts};
 use crate::config::Config;
 use crate::error::{CliError, Context};
-use crate::stores::{Files, open_existing_log_file, open_log_file};
+use crate::stores::{key_source, open_existing_database, open_or_make_database};
 
 const REMEDY: &str = "run `omisys accounts list`";
 
@@ -55,26 +55,21 @@ pub async fn run(config: &Config, command: &Accounts, json: bool) -> Result<(), 
     Ok(())
 }
 
-/// Opens accounts and keys in a data directory that is there: a mistyped one must not become an empty shop.
+/// Opens accounts and keys in a database that is there: a mistyped directory must not become an empty shop.
 pub async fn open(config: &Config) -> Result<Identity, CliError> {
-    open_in(config, open_existing_log_file(config)?).await
+    open_in(config, open_existing_database(config).await?).await
 }
 
-/// Opens accounts and keys in the data directory, making both if they are missing.
+/// Opens accounts and keys, making both if they are missing.
 async fn open_or_make(config: &Config) -> Result<Identity, CliError> {
-    let directory = config.data_dir.display();
-    std::fs::create_dir_all(&config.data_dir).context(
-        &format!("{directory} could not be made"),
-        "name a directory that you may write to with --data-dir",
-    )?;
-    open_in(config, open_log_file(config)?).await
+    open_in(config, open_or_make_database(config).await?).await
 }
 
-/// As [`open`], in a log file that is open already.
-pub async fn open_in(config: &Config, file: SqliteFile) -> Result<Identity, CliError> {
+/// As [`open`], in a database that is open already.
+pub async fn open_in(config: &Config, database: Database) -> Result<Identity, CliError> {
     Identity::open(
-        file,
-        Files::of(config).key_source(),
+        database,
+        key_source(config),
         config.identity.clone(),
         Clock::System,
     )

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use aggregates::audit::{Audit, Breach};
+use database::Database;
 use event_schemas::{Clock, Event, OrderEvent, Position};
 use event_store::{Log, LogEntry};
 use projections::{VIEW_NAMES, Views};
 use serde_json::{Value, json};
-use sqlite_file::{SqliteFile, Synchronous};
+use sqlite_file::Synchronous;
 
 use crate::cli;
 use crate::config::Config;
@@ -29,8 +30,8 @@ pub struct Findings {
 
 /// Runs the subcommand; a breach is an error. Works beside a running server.
 pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<(), CliError> {
-    let (file, log) = open_log(config).await?;
-    let mut findings = walk(&file, &log, Duration::from_secs(command.grace)).await?;
+    let (database, log) = open_log(config).await?;
+    let mut findings = walk(&database, &log, Duration::from_secs(command.grace)).await?;
     if command.views {
         compare_views(config, &log, &mut findings).await?;
     }
@@ -61,11 +62,11 @@ pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<()
 }
 
 /// Walks the log from its first event to its head.
-pub async fn walk(file: &SqliteFile, log: &Log, grace: Duration) -> Result<Findings, CliError> {
+pub async fn walk(database: &Database, log: &Log, grace: Duration) -> Result<Findings, CliError> {
     // As of before the head was read: what a long walk leaves unread has not been owed all the while. The rows too: an
     // intent that is still open then had its row before.
     let now = Clock::System.now();
-    let rows = sagas::open_effects(file)
+    let rows = sagas::open_effects(database)
         .await
         .context("the effects could not be read", READ_REMEDY)?;
     let head = log
@@ -138,7 +139,7 @@ async fn compare_views(config: &Config, log: &Log, findings: &mut Findings) -> R
         ));
     }
     let file = open_file(&path, Synchronous::Normal)?;
-    let views = Views::open(&file, log.identity())
+    let views = Views::open_sqlite(&file, log.identity())
         .await
         .context("the read models could not be opened", READ_REMEDY)?;
     for name in VIEW_NAMES {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aggregates::inventory::{InventoryCommand, StockItem};
 use event_schemas::{Actor, Clock, CommandId, Position, ProductId, Reference, derive_uuid};
-use event_store::{CommandRequest, Executor, ExecutorOptions, Executors, Log, LogOptions};
+use event_store::{CommandRequest, Executor, ExecutorOptions, Executors};
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 use testkit::{Client, Shop, User};
@@ -15,16 +15,18 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit;
-use crate::cli::{Bench, Scenario};
-use crate::config::Config;
+use crate::cli::{Bench, Profile, Scenario};
+use crate::config::{Config, Payments};
 use crate::demo;
-use crate::embedded::{Embedded, Payments};
+use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
-use crate::stores::open_log_file;
+use crate::stores::{open_log, open_log_file, open_log_in};
 
 const REMEDY: &str = "set TMPDIR to a folder with room, on the disk to be measured";
 /// Aggregates that the commands of `append` are spread over.
 const SKUS: usize = 4_096;
+/// How long what the load began may take to come to its end.
+const SETTLE: Duration = Duration::from_secs(120);
 /// More than a benchmark sends: its limits are not what is measured.
 const UNLIMITED: gateway::Rate = gateway::Rate {
     requests: 1_000_000_000,
@@ -51,24 +53,11 @@ impl Load {
     }
 }
 
-/// Runs the subcommand; a check that fails is an error. The configured data directory is not touched.
+/// Runs the subcommand; a check that fails is an error. Without `--against` the configured stores are not touched.
 pub async fn run(config: &Config, command: &Bench, json: bool) -> Result<(), CliError> {
-    let directory = tempfile::tempdir().context("no temporary folder", REMEDY)?;
-    let mut config = Config {
-        data_dir: directory.path().to_owned(),
-        ..config.clone()
-    };
-    config.gateway.per_address = UNLIMITED;
-    config.gateway.per_caller = UNLIMITED;
-    config.gateway.trusted_proxies = vec![
-        "127.0.0.1"
-            .parse()
-            .context("no address", "report this as a bug")?,
-    ];
-    let (load, checks) = match command.scenario {
-        Scenario::Append => append(&config, command).await?,
-        Scenario::Checkout => over_http(&config, command, buy).await?,
-        Scenario::Read => over_http(&config, command, read).await?,
+    let (load, checks) = match &command.against {
+        Some(address) => against(config, command, address).await?,
+        None => on_its_own(config, command).await?,
     };
     report(command, &load, &checks, json);
     let failed = checks
@@ -81,6 +70,55 @@ pub async fn run(config: &Config, command: &Bench, json: bool) -> Result<(), Cli
         ));
     }
     Ok(())
+}
+
+/// Loads a system of its own, on stores that are thrown away.
+async fn on_its_own(config: &Config, command: &Bench) -> Result<(Load, Value), CliError> {
+    let directory = tempfile::tempdir().context("no temporary folder", REMEDY)?;
+    let mut config = Config {
+        profile: Profile::Embedded,
+        data_dir: directory.path().to_owned(),
+        payments: Payments { sandbox: true },
+        ..config.clone()
+    };
+    config.gateway.per_address = UNLIMITED;
+    config.gateway.per_caller = UNLIMITED;
+    config.gateway.trusted_proxies = vec![
+        "127.0.0.1"
+            .parse()
+            .context("no address", "report this as a bug")?,
+    ];
+    match command.scenario {
+        Scenario::Append => append(&config, command).await,
+        Scenario::Checkout => over_http(&config, command, buy).await,
+        Scenario::Read => over_http(&config, command, read).await,
+    }
+}
+
+/// Loads a running system, which must hold the demo, and checks the log that the configuration names.
+async fn against(config: &Config, command: &Bench, address: &str) -> Result<(Load, Value), CliError> {
+    let client = Client::new(address);
+    let load = match command.scenario {
+        Scenario::Append => {
+            return Err(CliError::usage(
+                "append loads the executor, not an address",
+                "leave --against out, or choose checkout or read",
+            ));
+        }
+        Scenario::Checkout => load_http(client, command, buy).await?,
+        Scenario::Read => load_http(client, command, read).await?,
+    };
+    let (database, log) = open_log(config).await?;
+    let end = Instant::now() + SETTLE;
+    loop {
+        let findings = audit::walk(&database, &log, Duration::ZERO).await?;
+        // What is under way looks like what is owed.
+        if findings.breaches.is_empty() || Instant::now() > end {
+            let checks = json!({ "no_invariant_is_broken": findings.breaches.is_empty(), "orders_in_the_log": findings.orders });
+            return Ok((load, checks));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Runs `step` from `callers` tasks at once until the time is over.
@@ -121,16 +159,7 @@ where
 
 /// Receipts of stock through the executor alone, each durable before the next of its caller.
 async fn append(config: &Config, command: &Bench) -> Result<(Load, Value), CliError> {
-    let file = open_log_file(config)?;
-    let log = Log::open(
-        &file,
-        LogOptions {
-            clock: Clock::System,
-            ..LogOptions::default()
-        },
-    )
-    .await;
-    let log = log.context("the log could not be opened", REMEDY)?;
+    let log = open_log_in(&open_log_file(config)?.into()).await?;
     let inventory = Executors::start(&log, &ExecutorOptions::default()).inventory;
     let reference = Reference::new("bench").context("no reference", "report this as a bug")?;
     assign_skus(&inventory).await?;
@@ -183,10 +212,10 @@ async fn assign_skus(inventory: &Executor<StockItem>) -> Result<(), CliError> {
 /// A step over HTTP, through the gateway on loopback, of guests with addresses of their own.
 async fn over_http<F, Fut>(config: &Config, command: &Bench, step: F) -> Result<(Load, Value), CliError>
 where
-    F: Fn(Arc<User>, u64) -> Fut + Clone + Send + Sync + 'static,
+    F: Fn(Buyer, u64) -> Fut + Clone + Send + Sync + 'static,
     Fut: Future<Output = bool> + Send,
 {
-    let embedded = Embedded::start(config, Payments::Sandbox).await?;
+    let embedded = Embedded::start(config, Arc::new(|_: &mut String| {})).await?;
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .context("no port", "free a port on loopback")?;
@@ -200,20 +229,10 @@ where
         soft.clone(),
         hard,
     ));
-    demo::seed(&embedded).await?;
-    let shop = Shop::new(Client::new(&format!("http://{address}")), "bench");
-    let (_, email, password) = demo::ACCOUNTS[0];
-    shop.login(email, password)
-        .await
-        .stock_product("BENCH", 1_000, 100_000_000)
-        .await;
-    let mut guests = Vec::new();
-    for _ in 0..command.callers {
-        guests.push(Arc::new(shop.guest().await));
-    }
-    let load = closed_loop(command, guests, step).await?;
+    demo::seed(&embedded.command, &embedded.identity).await?;
+    let load = load_http(Client::new(&format!("http://{address}")), command, step).await?;
     embedded.settle().await?;
-    let findings = audit::walk(embedded.log_file(), &embedded.log, Duration::ZERO).await?;
+    let findings = audit::walk(&embedded.log_file().into(), &embedded.log, Duration::ZERO).await?;
     soft.cancel();
     // The listener has nothing to answer any more.
     let _ = gateway.await;
@@ -222,15 +241,47 @@ where
     Ok((load, checks))
 }
 
-async fn buy(guest: Arc<User>, _: u64) -> bool {
-    if !guest.add_to_cart("BENCH", 1).await.status.is_success() {
+/// A step of guests of the demo at `client`'s address, each with one SKU that nobody else's run has sold.
+async fn load_http<F, Fut>(client: Client, command: &Bench, step: F) -> Result<Load, CliError>
+where
+    F: Fn(Buyer, u64) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = bool> + Send,
+{
+    let run = Clock::System.now().as_millisecond();
+    let shop = Shop::new(client, format!("bench-{run}"));
+    let sku: Arc<str> = format!("BENCH-{run}").into();
+    let (_, email, password) = demo::ACCOUNTS[0];
+    shop.login(email, password)
+        .await
+        .stock_product(&sku, 1_000, 100_000_000)
+        .await;
+    let mut buyers = Vec::new();
+    for _ in 0..command.callers {
+        let guest = Arc::new(shop.guest().await);
+        buyers.push(Buyer {
+            guest,
+            sku: Arc::clone(&sku),
+        });
+    }
+    closed_loop(command, buyers, step).await
+}
+
+/// A guest and what it buys.
+#[derive(Clone)]
+struct Buyer {
+    guest: Arc<User>,
+    sku: Arc<str>,
+}
+
+async fn buy(Buyer { guest, sku }: Buyer, _: u64) -> bool {
+    if !guest.add_to_cart(&sku, 1).await.status.is_success() {
         return false;
     }
     guest.check_out("tok_ok", 10).await.json()["order"]["status"] == "paid"
 }
 
-async fn read(guest: Arc<User>, _: u64) -> bool {
-    guest.get("/v1/products?sku=BENCH").await.status == 200
+async fn read(Buyer { guest, sku }: Buyer, _: u64) -> bool {
+    guest.get(&format!("/v1/products?sku={sku}")).await.status == 200
 }
 
 fn report(command: &Bench, load: &Load, checks: &Value, json: bool) {

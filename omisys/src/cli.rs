@@ -46,6 +46,8 @@ pub struct Global {
 pub enum Profile {
     /// One process, SQLite, no servers
     Embedded,
+    /// A process per service, on PostgreSQL, Kafka, MongoDB and Redis
+    Cluster,
 }
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +57,37 @@ pub enum Command {
         after_help = "Example:\n  omisys serve --demo\n  omisys serve --listen 127.0.0.1:9000 --data-dir /var/lib/omisys"
     )]
     Serve(Serve),
+    /// Create or upgrade the stores of the configured profile, and the keys if there are none
+    #[command(
+        after_help = "Run it before the services of a new version start. Safe to run again, and at the same time.\n\nExample:\n  omisys migrate --profile cluster"
+    )]
+    Migrate(Migrate),
+    /// Run the public door of a cluster
+    #[command(after_help = "Example:\n  omisys gateway --profile cluster --listen 0.0.0.0:8080")]
+    Gateway(Service),
+    /// Run a replica of the command API of a cluster
+    #[command(after_help = "Example:\n  omisys command-api --profile cluster --listen 0.0.0.0:8081")]
+    CommandApi(Service),
+    /// Run a replica of the query API of a cluster
+    #[command(after_help = "Example:\n  omisys query-api --profile cluster --listen 0.0.0.0:8082")]
+    QueryApi(Service),
+    /// Run a replica of the identity service of a cluster
+    #[command(after_help = "Example:\n  omisys identity --profile cluster --listen 0.0.0.0:8083")]
+    Identity(Service),
+    /// Run a projector of a cluster: events to read models
+    #[command(after_help = "Example:\n  omisys projector --profile cluster --listen 0.0.0.0:8084")]
+    Projector(Service),
+    /// Run a saga runner of a cluster: events to what must follow
+    #[command(after_help = "Example:\n  omisys sagas --profile cluster --listen 0.0.0.0:8085")]
+    Sagas(Service),
+    /// Run a relay of a cluster: log to Kafka; one is active, the others wait
+    #[command(after_help = "Example:\n  omisys relay --profile cluster --listen 0.0.0.0:8086")]
+    Relay(Service),
+    /// Ask a service whether it is ready
+    #[command(
+        after_help = "Exit code 1 when it is not: for health checks of containers.\n\nExample:\n  omisys health --url http://127.0.0.1:8081/readyz"
+    )]
+    Health(Health),
     /// Sell what a retailer sold, through the real command path
     #[command(subcommand)]
     Import(Import),
@@ -81,6 +114,23 @@ pub enum Command {
     Bench(Bench),
 }
 
+impl Command {
+    /// The process's name in traces.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Gateway(_) => ServiceName::Gateway.name(),
+            Self::CommandApi(_) => ServiceName::CommandApi.name(),
+            Self::QueryApi(_) => ServiceName::QueryApi.name(),
+            Self::Identity(_) => ServiceName::Identity.name(),
+            Self::Projector(_) => ServiceName::Projector.name(),
+            Self::Sagas(_) => ServiceName::Sagas.name(),
+            Self::Relay(_) => ServiceName::Relay.name(),
+            Self::Serve(_) => "serve",
+            _ => "cli",
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Serve {
     /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
@@ -89,6 +139,74 @@ pub struct Serve {
     /// Seed a small catalogue and accounts with known passwords, and pay through the sandbox. Loopback only
     #[arg(long)]
     pub demo: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Also make the demo's small catalogue and accounts with known passwords: never where others can reach it
+    #[arg(long)]
+    pub demo: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Service {
+    /// Address to listen on, not to be reached from outside; port 0 picks a free one [default: the service's port on 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// The services, each a subcommand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceName {
+    Gateway,
+    CommandApi,
+    QueryApi,
+    Identity,
+    Projector,
+    Sagas,
+    Relay,
+}
+
+impl ServiceName {
+    /// The subcommand, and the name in metrics and traces.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::CommandApi => "command-api",
+            Self::QueryApi => "query-api",
+            Self::Identity => "identity",
+            Self::Projector => "projector",
+            Self::Sagas => "sagas",
+            Self::Relay => "relay",
+        }
+    }
+
+    /// Where it listens unless it is told otherwise; the gateway where its section says.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(dead_code, reason = "services listen in a cluster")
+    )]
+    pub const fn port(self) -> u16 {
+        match self {
+            Self::Gateway => 8080,
+            Self::CommandApi => 8081,
+            Self::QueryApi => 8082,
+            Self::Identity => 8083,
+            Self::Projector => 8084,
+            Self::Sagas => 8085,
+            Self::Relay => 8086,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Health {
+    /// What to ask
+    #[arg(long, default_value = "http://127.0.0.1:8080/readyz")]
+    pub url: String,
+    /// How long to wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 3)]
+    pub timeout: u64,
 }
 
 #[derive(Debug, Subcommand)]
@@ -211,6 +329,10 @@ pub struct Bench {
     /// How long to load the system
     #[arg(long, default_value_t = 5)]
     pub seconds: u64,
+    /// Load the system at this address, which must hold the demo and trust this machine as its proxy, and check the
+    /// configured profile's log, instead of a system of its own
+    #[arg(long, value_name = "URL")]
+    pub against: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

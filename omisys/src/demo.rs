@@ -1,10 +1,10 @@
 //! What `--demo` begins with: a small catalogue and accounts with known passwords.
 
+use axum::Router;
 use identity::verifier::Role;
-use identity::{Email, NewPassword};
+use identity::{Email, Identity, NewPassword};
 use serde_json::{Value, json};
 
-use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
 use crate::local::{Local, LocalError};
 
@@ -29,17 +29,18 @@ const CATALOGUE: [(&str, &str, &str, i64, u32); 8] = [
     ("PEN-1", "Fountain pen, the last one", "stationery", 4_200, 1),
 ];
 
-/// Makes what is missing, in a shop that sells in GBP. Safe to run on every start: what is there is found by its keys.
-pub async fn seed(embedded: &Embedded) -> Result<(), CliError> {
+/// Makes what is missing through the command API's routes, in a shop that sells in GBP. Safe to run on every start: what
+/// is there is found by its keys.
+pub async fn seed(command: &Router, identity: &Identity) -> Result<(), CliError> {
     let mut admin = None;
     for (role, email, password) in ACCOUNTS {
-        let id = account(embedded, role, email, password).await?;
+        let id = account(identity, role, email, password).await?;
         if role == Role::Admin {
             admin = Some(id);
         }
     }
     let Some(admin) = admin else { return Ok(()) };
-    let local = Local::new(embedded.command.clone(), embedded.identity.clone(), admin);
+    let local = Local::new(command.clone(), identity.clone(), admin);
     for (sku, title, category, price, units) in CATALOGUE {
         product(&local, (sku, title, category), price, units)
             .await
@@ -49,13 +50,12 @@ pub async fn seed(embedded: &Embedded) -> Result<(), CliError> {
 }
 
 async fn account(
-    embedded: &Embedded,
+    identity: &Identity,
     role: Role,
     email: &str,
     password: &str,
 ) -> Result<event_schemas::AccountId, CliError> {
     const WHAT: &str = "the demo accounts could not be made";
-    let identity = &embedded.identity;
     let email = Email::new(email).context(WHAT, REMEDY)?;
     if let Some(account) = identity.find_account(email.clone()).await.context(WHAT, REMEDY)? {
         return Ok(account.id);

@@ -8,51 +8,51 @@ use identity::KeySource;
 use serde_json::json;
 
 use crate::accounts;
-use crate::cli::Doctor;
+use crate::cli::{Doctor, Profile};
 use crate::config::Config;
 use crate::error::CliError;
-use crate::stores::{DataDirLock, Files, open_log};
+use crate::stores::{DataDirLock, Files, key_source, open_log};
 
 /// This release was made after it: a clock before it is wrong.
 const RELEASED: &str = "2026-01-01T00:00:00Z";
 
-struct Finding {
+/// One look at one part.
+pub struct Finding {
     check: &'static str,
-    /// What is well, or what is wrong and how to mend it.
-    outcome: Result<String, (String, &'static str)>,
+    outcome: Outcome,
+}
+
+/// What is well, or what is wrong and how to mend it.
+pub type Outcome = Result<String, (String, &'static str)>;
+
+/// What was found at `check`.
+pub fn finding(check: &'static str, outcome: Outcome) -> Finding {
+    Finding { check, outcome }
 }
 
 /// Runs the subcommand; an ill finding is an error. Changes no data that is there.
 pub async fn run(config: &Config, command: &Doctor, json: bool) -> Result<(), CliError> {
-    let listen = command.listen.unwrap_or(config.gateway.listen);
-    let served = config.data_dir.exists()
-        && DataDirLock::take(config).is_err_and(|error| error.what.starts_with("another"));
-    let findings = [
-        Finding {
-            check: "configuration",
-            outcome: Ok("valid".to_owned()),
-        },
-        Finding {
-            check: "clock",
-            outcome: clock(Clock::System.now()),
-        },
-        Finding {
-            check: "data directory",
-            outcome: directory(config),
-        },
-        Finding {
-            check: "port",
-            outcome: port(listen, served),
-        },
-        Finding {
-            check: "log",
-            outcome: log(config).await,
-        },
-        Finding {
-            check: "keys and accounts",
-            outcome: people(config).await,
-        },
+    let mut findings = vec![
+        finding("configuration", Ok("valid".to_owned())),
+        finding("clock", clock(Clock::System.now())),
     ];
+    findings.extend(match config.profile {
+        Profile::Embedded => {
+            let listen = command.listen.unwrap_or(config.gateway.listen);
+            let served = config.data_dir.exists()
+                && DataDirLock::take(config).is_err_and(|error| error.what.starts_with("another"));
+            vec![
+                finding("data directory", directory(config)),
+                finding("port", port(listen, served)),
+                finding("log", log(config).await),
+                finding("keys and accounts", people(config).await),
+            ]
+        }
+        #[cfg(feature = "cluster")]
+        Profile::Cluster => crate::cluster::examine(config).await,
+        #[cfg(not(feature = "cluster"))]
+        Profile::Cluster => return Err(crate::stores::without_cluster()),
+    });
     let ill = findings.iter().filter(|finding| finding.outcome.is_err()).count();
     if json {
         let rows: Vec<_> = findings
@@ -85,8 +85,6 @@ pub async fn run(config: &Config, command: &Doctor, json: bool) -> Result<(), Cl
         "mend what is marked above",
     ))
 }
-
-type Outcome = Result<String, (String, &'static str)>;
 
 fn clock(now: Timestamp) -> Outcome {
     let released: Timestamp = RELEASED.parse().unwrap_or(Timestamp::UNIX_EPOCH);
@@ -166,8 +164,14 @@ async fn people(config: &Config) -> Outcome {
     if !Files::of(config).log().exists() {
         return Ok("none yet".to_owned());
     }
-    if matches!(Files::of(config).key_source(), KeySource::Directory(_))
-        && !config.data_dir.join("keys.json").exists()
+    if matches!(key_source(config), KeySource::Directory(_))
+        && !config
+            .keys
+            .directory
+            .as_ref()
+            .unwrap_or(&config.data_dir)
+            .join("keys.json")
+            .exists()
     {
         let lost = "the log is there and its keys.json is not: new keys would sign everybody out and answer old \
                     idempotency keys with 422";

@@ -4,27 +4,35 @@ mod accounts;
 mod audit;
 mod bench;
 mod cli;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod config;
 mod demo;
 mod doctor;
 mod embedded;
 mod error;
 mod events;
+mod health;
 mod import;
 mod keys;
 mod local;
+mod parts;
 mod progress;
 mod serve;
 mod stores;
+mod telemetry;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
+use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Command, Profile, ServiceName};
 use crate::config::Config;
+use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
+use crate::telemetry::Telemetry;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -40,7 +48,6 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<(), CliError> {
     let config = Config::load(&cli.global)?;
-    log_to_stderr(&config, cli.global.verbose)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -48,13 +55,32 @@ fn start(cli: Cli) -> Result<(), CliError> {
             "the runtime could not be started",
             "check the limits of this user on threads and files",
         )?;
-    runtime.block_on(run(&config, cli))
+    runtime.block_on(async {
+        let telemetry = Telemetry::start(&config, cli.command.name(), cli.global.verbose)?;
+        let outcome = run(&config, cli, telemetry.metrics()).await;
+        telemetry.stop().await;
+        outcome
+    })
 }
 
-async fn run(config: &Config, cli: Cli) -> Result<(), CliError> {
+async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(), CliError> {
     let json = cli.global.json;
     match cli.command {
-        Command::Serve(serve) => serve::run(config, &serve, json).await,
+        Command::Serve(serve) => {
+            let source = Arc::new(move |text: &mut String| text.push_str(&metrics.render()));
+            serve::run(config, &serve, source, json).await
+        }
+        Command::Migrate(migrate) => migrate_stores(config, migrate.demo).await,
+        Command::Gateway(command) => service(config, ServiceName::Gateway, &command, metrics, json).await,
+        Command::CommandApi(command) => {
+            service(config, ServiceName::CommandApi, &command, metrics, json).await
+        }
+        Command::QueryApi(command) => service(config, ServiceName::QueryApi, &command, metrics, json).await,
+        Command::Identity(command) => service(config, ServiceName::Identity, &command, metrics, json).await,
+        Command::Projector(command) => service(config, ServiceName::Projector, &command, metrics, json).await,
+        Command::Sagas(command) => service(config, ServiceName::Sagas, &command, metrics, json).await,
+        Command::Relay(command) => service(config, ServiceName::Relay, &command, metrics, json).await,
+        Command::Health(health) => health::run(&health, json).await,
         Command::Import(import) => import::run(config, &import, json).await,
         Command::Accounts(accounts) => accounts::run(config, &accounts, json).await,
         Command::Keys(keys) => keys::run(config, &keys, json).await,
@@ -66,23 +92,44 @@ async fn run(config: &Config, cli: Cli) -> Result<(), CliError> {
     }
 }
 
-fn log_to_stderr(config: &Config, verbose: bool) -> Result<(), CliError> {
-    let filter = if verbose { "info" } else { &config.log.filter };
-    let filter = EnvFilter::try_new(filter).map_err(|error| {
-        CliError::usage(
-            format!("the configuration is wrong: log.filter: {error}"),
-            "give a level such as warn, or levels by module such as sagas=debug",
-        )
-    })?;
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    let set = if config.log.json {
-        subscriber.json().try_init()
-    } else {
-        subscriber.try_init()
-    };
-    set.map_err(|error| {
-        CliError::failed("the log could not be set up", "report this as a bug").because(error)
-    })
+#[cfg(feature = "cluster")]
+async fn service(
+    config: &Config,
+    name: ServiceName,
+    command: &cli::Service,
+    metrics: PrometheusHandle,
+    json: bool,
+) -> Result<(), CliError> {
+    cluster::run(config, name, command, metrics, json).await
+}
+
+#[cfg(not(feature = "cluster"))]
+async fn service(
+    _: &Config,
+    _: ServiceName,
+    _: &cli::Service,
+    _: PrometheusHandle,
+    _: bool,
+) -> Result<(), CliError> {
+    Err(stores::without_cluster())
+}
+
+/// The embedded profile's stores are made and upgraded whenever they are opened.
+async fn migrate_stores(config: &Config, demo: bool) -> Result<(), CliError> {
+    match config.profile {
+        Profile::Embedded => {
+            let metrics: gateway::MetricsSource = Arc::new(|_: &mut String| {});
+            let embedded = Embedded::start(config, metrics).await?;
+            if demo {
+                demo::seed(&embedded.command, &embedded.identity).await?;
+            }
+            embedded.stop().await;
+            println!("the stores are up to date");
+            Ok(())
+        }
+        #[cfg(feature = "cluster")]
+        Profile::Cluster => cluster::migrate(config, demo).await,
+        #[cfg(not(feature = "cluster"))]
+        Profile::Cluster => Err(stores::without_cluster()),
+    }
 }

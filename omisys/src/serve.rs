@@ -1,6 +1,7 @@
 //! `omisys serve`: the whole system in one process.
 
 use event_schemas::{AccountId, Currency};
+use gateway::MetricsSource;
 use identity::verifier::Role;
 use identity::{Email, Status};
 use serde_json::json;
@@ -8,15 +9,28 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cli::Serve;
+use crate::cli::{Profile, Serve};
 use crate::config::Config;
 use crate::demo;
-use crate::embedded::{Embedded, Payments};
+use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
 
 /// Runs until it is told to stop: once softly (what is under way is finished), twice at once.
-pub async fn run(config: &Config, command: &Serve, json: bool) -> Result<(), CliError> {
+pub async fn run(
+    config: &Config,
+    command: &Serve,
+    metrics: MetricsSource,
+    json: bool,
+) -> Result<(), CliError> {
+    if config.profile != Profile::Embedded {
+        return Err(CliError::usage(
+            "serve is the embedded profile, one process",
+            "leave the profile out, or run each service of the cluster: see `omisys --help`",
+        ));
+    }
     let mut config = config.clone();
+    // Nobody's money: off unless a demo, an import or a test turns it on.
+    config.payments.sandbox |= command.demo;
     if let Some(listen) = command.listen {
         config.gateway.listen = listen;
     }
@@ -38,12 +52,7 @@ pub async fn run(config: &Config, command: &Serve, json: bool) -> Result<(), Cli
         &format!("{listen} cannot be listened on"),
         "choose another address with --listen (port 0 picks a free one)",
     )?;
-    let payments = if command.demo {
-        Payments::Sandbox
-    } else {
-        Payments::None
-    };
-    let embedded = Embedded::start(&config, payments).await?;
+    let embedded = Embedded::start(&config, metrics).await?;
     if !command.demo && !listen.ip().is_loopback() {
         refuse_demo_accounts(&embedded).await?;
     }
@@ -61,7 +70,7 @@ pub async fn run(config: &Config, command: &Serve, json: bool) -> Result<(), Cli
         hard.clone(),
     ));
     if command.demo {
-        demo::seed(&embedded).await?;
+        demo::seed(&embedded.command, &embedded.identity).await?;
         announce_demo(&embedded, &address, json).await?;
     } else {
         announce(&embedded, &address, json).await?;
@@ -117,13 +126,14 @@ async fn refuse_demo_accounts(embedded: &Embedded) -> Result<(), CliError> {
 }
 
 /// SIGTERM and SIGINT.
-struct Signals {
+pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Signals {
-    fn new() -> Result<Self, CliError> {
+    /// Listens from now on.
+    pub fn new() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).context("signals cannot be listened for", "run on a Unix system");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
@@ -131,7 +141,8 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Resolves at the next one.
+    pub async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}

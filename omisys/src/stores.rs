@@ -1,14 +1,16 @@
-//! The files of the embedded profile, and how they are opened.
+//! The stores of either profile, and how they are opened.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use database::{Database, DatabaseError, params};
 use event_schemas::{Clock, Currency};
 use event_store::{Log, LogOptions};
 use identity::KeySource;
-use sqlite_file::{Options, SqliteError, SqliteFile, Synchronous};
+use sqlite_file::{Options, SqliteFile, Synchronous};
 use zeroize::Zeroizing;
 
+use crate::cli::Profile;
 use crate::config::Config;
 use crate::error::{CliError, Context};
 
@@ -37,14 +39,6 @@ impl<'a> Files<'a> {
     /// What the sandbox provider charged: the provider's own memory, not OMISYS's.
     pub fn sandbox(&self) -> PathBuf {
         self.0.join("sandbox.db")
-    }
-
-    /// Signing, refresh and fingerprint keys: from the variable `OMISYS_KEYS` if it is set, else from the directory.
-    pub fn key_source(&self) -> KeySource {
-        match std::env::var(KEYS_VARIABLE) {
-            Ok(keys) => KeySource::Inline(Zeroizing::new(keys)),
-            Err(_) => KeySource::Directory(self.0.to_owned()),
-        }
     }
 
     fn lock(&self) -> PathBuf {
@@ -109,35 +103,91 @@ pub fn open_file(path: &Path, synchronous: Synchronous) -> Result<SqliteFile, Cl
     )
 }
 
-/// Opens the log, which must be there, and the file it is in.
-pub async fn open_log(config: &Config) -> Result<(SqliteFile, Log), CliError> {
-    let file = open_existing_log_file(config)?;
-    let log = Log::open(
-        &file,
-        LogOptions {
-            clock: Clock::System,
-            ..LogOptions::default()
-        },
+/// Signing, refresh and fingerprint keys: from the variable `OMISYS_KEYS` if it is set, else from their directory.
+pub fn key_source(config: &Config) -> KeySource {
+    match std::env::var(KEYS_VARIABLE) {
+        Ok(keys) => KeySource::Inline(Zeroizing::new(keys)),
+        Err(_) => KeySource::Directory(
+            config
+                .keys
+                .directory
+                .clone()
+                .unwrap_or_else(|| config.data_dir.clone()),
+        ),
+    }
+}
+
+/// Opens the configured profile's database, which must be there.
+pub async fn open_existing_database(config: &Config) -> Result<Database, CliError> {
+    match config.profile {
+        Profile::Embedded => Ok(open_existing_log_file(config)?.into()),
+        #[cfg(feature = "cluster")]
+        Profile::Cluster => crate::cluster::stores::open_database(config, false).await,
+        #[cfg(not(feature = "cluster"))]
+        Profile::Cluster => Err(without_cluster()),
+    }
+}
+
+/// As [`open_existing_database`], making it if it is missing.
+pub async fn open_or_make_database(config: &Config) -> Result<Database, CliError> {
+    match config.profile {
+        Profile::Embedded => {
+            let directory = config.data_dir.display();
+            std::fs::create_dir_all(&config.data_dir).context(
+                &format!("{directory} could not be made"),
+                "name a directory that you may write to with --data-dir",
+            )?;
+            Ok(open_log_file(config)?.into())
+        }
+        Profile::Cluster => open_existing_database(config).await,
+    }
+}
+
+/// This binary cannot do what the configuration asks for.
+#[cfg(not(feature = "cluster"))]
+pub fn without_cluster() -> CliError {
+    CliError::usage(
+        "this binary was built without the cluster profile",
+        "build it with `cargo build --release --features cluster`",
     )
-    .await
-    .context("the log could not be opened", "run `omisys doctor`")?;
-    Ok((file, log))
+}
+
+/// Opens the log, which must be there, and the database it is in.
+pub async fn open_log(config: &Config) -> Result<(Database, Log), CliError> {
+    let database = open_existing_database(config).await?;
+    let log = open_log_in(&database).await?;
+    Ok((database, log))
+}
+
+/// Opens the log in `database`.
+pub async fn open_log_in(database: &Database) -> Result<Log, CliError> {
+    let options = LogOptions {
+        clock: Clock::System,
+        ..LogOptions::default()
+    };
+    Log::open(database, options)
+        .await
+        .context("the log could not be opened", "run `omisys doctor`")
 }
 
 /// Keeps the shop's currency on the first start; later a configuration with another one is refused, since one log
 /// holds one currency.
-pub async fn fix_currency(file: &SqliteFile, currency: Currency) -> Result<(), CliError> {
+pub async fn fix_currency(database: &Database, currency: Currency) -> Result<(), CliError> {
     const WHAT: &str = "the shop's currency could not be read";
     let steps = &["CREATE TABLE shop (currency TEXT NOT NULL) STRICT"];
-    file.migrate("shop", steps).context(WHAT, "run `omisys doctor`")?;
-    let fixed = file
-        .write(move |conn| {
-            let sql = "INSERT INTO shop SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM shop)";
-            conn.prepare_cached(sql)?.execute([currency.code()])?;
-            Ok::<String, SqliteError>(conn.query_row("SELECT currency FROM shop", [], |row| row.get(0))?)
-        })
+    database
+        .migrate("shop", steps)
         .await
         .context(WHAT, "run `omisys doctor`")?;
+    let fixed: Result<String, DatabaseError> = database
+        .write(move |session| {
+            session.lock("shop")?;
+            let sql = "INSERT INTO shop SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM shop)";
+            session.execute(sql, &params![currency.code()])?;
+            session.query_one("SELECT currency FROM shop", &[], |row| row.get(0))
+        })
+        .await;
+    let fixed = fixed.context(WHAT, "run `omisys doctor`")?;
     if fixed == currency.code() {
         return Ok(());
     }

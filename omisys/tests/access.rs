@@ -9,7 +9,7 @@ mod common;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use common::Demo;
+use common::{Demo, Profile};
 use http::Method;
 use serde_json::{Value, json};
 use testkit::{Reply, User, until};
@@ -108,9 +108,8 @@ async fn call(user: &User, operation: &Operation, path: &str) -> Reply {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_route_is_walked_by_everybody() {
-    let demo = Demo::start().await;
+async fn every_route_is_walked_by_everybody(profile: Profile) {
+    let demo = Demo::start(profile).await;
     let product = demo.staff.stock_product("WALK", 100, 1000).await;
     let owner = demo.shop.guest().await;
     owner.add_to_cart("WALK", 1).await.expect(200);
@@ -149,9 +148,9 @@ async fn every_route_is_walked_by_everybody() {
         .expect(200)
         .json();
     let (guest, anonymous) = (demo.shop.guest().await, demo.shop.anonymous());
-    let (email, password) = demo.server.account("customer");
+    let (email, password) = demo.account("customer");
     let customer = demo.shop.login(&email, &password).await;
-    let (email, password) = demo.server.account("staff");
+    let (email, password) = demo.account("staff");
     let staff = demo.shop.login(&email, &password).await;
     for operation in operations(&document) {
         // Streams do not end, and a logout would end the walk.
@@ -212,9 +211,8 @@ async fn every_route_is_walked_by_everybody() {
     assert_eq!(payment["amount"], before[1]["amount"]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_and_bodies_give_nobody_another_identity() {
-    let demo = Demo::start().await;
+async fn headers_and_bodies_give_nobody_another_identity(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("MINE", 100, 1000).await;
     let owner = demo.shop.guest().await;
     let intruder = demo.shop.guest().await;
@@ -253,3 +251,8 @@ async fn headers_and_bodies_give_nobody_another_identity() {
         4
     );
 }
+
+common::on_both_profiles!(
+    every_route_is_walked_by_everybody,
+    headers_and_bodies_give_nobody_another_identity,
+);

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::Demo;
+use common::{Demo, Profile};
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -74,9 +74,8 @@ fn assert_problem(reply: &Reply, statuses: &[u16], what: &str) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn bodies_that_are_not_what_a_route_takes() {
-    let demo = Demo::start().await;
+async fn bodies_that_are_not_what_a_route_takes(profile: Profile) {
+    let demo = Demo::start(profile).await;
     let document = demo.staff.get("/openapi.json").await.expect(200).json();
     for (path, takes_body) in posts(&document) {
         if !takes_body {
@@ -124,9 +123,8 @@ async fn bodies_that_are_not_what_a_route_takes() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn values_out_of_bounds() {
-    let demo = Demo::start().await;
+async fn values_out_of_bounds(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("BOUNDS", 100, 10).await;
     let guest = demo.shop.guest().await;
     for quantity in [
@@ -224,9 +222,8 @@ async fn values_out_of_bounds() {
     assert_problem(&reply, &[405], "no method");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keys_are_asked_for_where_money_or_stock_moves() {
-    let demo = Demo::start().await;
+async fn keys_are_asked_for_where_money_or_stock_moves(profile: Profile) {
+    let demo = Demo::start(profile).await;
     let guest = demo.shop.guest().await;
     let checkout = json!({ "payment": { "method": "sandbox", "token": "tok_ok" }, "country": "GB" });
     for (user, path, body) in [
@@ -253,9 +250,8 @@ async fn keys_are_asked_for_where_money_or_stock_moves() {
     assert_problem(&reply, &[400], "an endless key");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_that_nobody_issued() {
-    let demo = Demo::start().await;
+async fn tokens_that_nobody_issued(profile: Profile) {
+    let demo = Demo::start(profile).await;
     let good = demo.shop.guest().await.token.unwrap();
     let mut parts = good.split('.');
     let (header, payload, signature) = (
@@ -287,9 +283,8 @@ async fn tokens_that_nobody_issued() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn headers_that_are_too_large() {
-    let demo = Demo::start().await;
+async fn headers_that_are_too_large(profile: Profile) {
+    let demo = Demo::start(profile).await;
     let headers = [(HeaderName::from_static("x-padding"), "p".repeat(60_000))];
     let reply = demo
         .shop
@@ -300,3 +295,11 @@ async fn headers_that_are_too_large() {
     assert_eq!(reply.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     demo.staff.get("/v1/products").await.expect(200);
 }
+
+common::on_both_profiles!(
+    bodies_that_are_not_what_a_route_takes,
+    values_out_of_bounds,
+    keys_are_asked_for_where_money_or_stock_moves,
+    tokens_that_nobody_issued,
+    headers_that_are_too_large,
+);

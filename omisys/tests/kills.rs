@@ -9,7 +9,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Demo, omisys};
+use common::{Demo, Profile, omisys};
 use event_schemas::{Clock, PaymentId};
 use sagas::provider::{SandboxOptions, SandboxProvider};
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ async fn nothing_acknowledged_is_lost_by_fifty_kills() {
         .ok()
         .and_then(|text| text.parse().ok())
         .unwrap_or(KILLS);
-    let mut demo = Demo::start().await;
+    let mut demo = Demo::start(Profile::Embedded).await;
     demo.staff.stock_product("KILL", 250, 1_000_000).await;
     let mut attempts: Vec<Attempt> = Vec::new();
     for round in 0..kills {
@@ -167,7 +167,7 @@ async fn die_during_checkout(point: &str) -> (Demo, User, Value) {
     let key = demo.shop.fresh_key();
     // Whether the answer gets out before the death depends on where it falls; the death itself must come.
     let _ = guest.try_check_out(&key, "tok_ok", 10).await;
-    let died = tokio::time::timeout(testkit::DEADLINE, demo.server.wait()).await;
+    let died = tokio::time::timeout(testkit::DEADLINE, demo.server().wait()).await;
     assert!(!died.expect("the process dies").unwrap().success());
     let demo = Demo::start_in(demo.kill().await, "after", &[]).await;
     let guest = guest.in_shop(&demo.shop);

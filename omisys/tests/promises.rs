@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::Demo;
+use common::{Demo, Profile};
 use serde_json::{Value, json};
 use testkit::{Reply, User, until};
 use tokio::task::JoinSet;
@@ -40,11 +40,10 @@ fn with_status(orders: &[Value], status: &str) -> usize {
     orders.iter().filter(|order| order["status"] == status).count()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_unit_is_sold_once() {
+async fn the_last_unit_is_sold_once(profile: Profile) {
     const STOCK: u32 = 100;
     const BUYERS: usize = 500;
-    let demo = Demo::start().await;
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("LAST", 1999, STOCK).await;
     let mut guests = JoinSet::new();
     for _ in 0..BUYERS {
@@ -84,9 +83,8 @@ async fn the_last_unit_is_sold_once() {
     assert_eq!(demo.audit()["breaches"], json!([]));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_cart_checked_out_fifty_times_is_one_order() {
-    let demo = Demo::start().await;
+async fn one_cart_checked_out_fifty_times_is_one_order(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("CART-50", 500, 1000).await;
     let guest = demo.shop.guest().await;
     guest.add_to_cart("CART-50", 2).await.expect(200);
@@ -114,9 +112,8 @@ async fn one_cart_checked_out_fifty_times_is_one_order() {
     assert_eq!(listed["items"][0]["order_id"], order.as_str());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_key_sent_fifty_times_has_one_outcome() {
-    let demo = Demo::start().await;
+async fn one_key_sent_fifty_times_has_one_outcome(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("KEY-50", 500, 1000).await;
     let guest = demo.shop.guest().await;
     guest.add_to_cart("KEY-50", 2).await.expect(200);
@@ -146,9 +143,8 @@ async fn one_key_sent_fifty_times_has_one_outcome() {
     assert_eq!(demo.audit()["breaches"], json!([]));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancel_races_with_reserve_and_capture_and_money_is_conserved() {
-    let demo = Demo::start().await;
+async fn a_cancel_races_with_reserve_and_capture_and_money_is_conserved(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("RACE-A", 700, 10_000).await;
     demo.staff.stock_product("RACE-B", 300, 10_000).await;
     let mut calls = JoinSet::new();
@@ -202,9 +198,8 @@ async fn a_cancel_races_with_reserve_and_capture_and_money_is_conserved() {
     .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sandbox_tokens_do_what_they_say() {
-    let demo = Demo::start().await;
+async fn sandbox_tokens_do_what_they_say(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("TOKENS", 1000, 1000).await;
     for (token, status) in [
         ("tok_ok", "paid"),
@@ -238,9 +233,8 @@ async fn sandbox_tokens_do_what_they_say() {
     assert_eq!(orders[0]["status"], "paid");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn anyone_can_see_why() {
-    let demo = Demo::start().await;
+async fn anyone_can_see_why(profile: Profile) {
+    let demo = Demo::start(profile).await;
     demo.staff.stock_product("WHY", 1000, 5).await;
     let guest = demo.shop.guest().await;
     guest.add_to_cart("WHY", 1).await;
@@ -292,3 +286,12 @@ async fn anyone_can_see_why() {
         "{shown}"
     );
 }
+
+common::on_both_profiles!(
+    the_last_unit_is_sold_once,
+    one_cart_checked_out_fifty_times_is_one_order,
+    one_key_sent_fifty_times_has_one_outcome,
+    a_cancel_races_with_reserve_and_capture_and_money_is_conserved,
+    sandbox_tokens_do_what_they_say,
+    anyone_can_see_why,
+);

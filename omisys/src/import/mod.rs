@@ -8,6 +8,7 @@ mod figures;
 mod file;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use event_schemas::{AccountId, Currency, CustomerId, derive_uuid};
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::cli::Import;
 use crate::config::{Config, MAX_PAYMENT_WINDOW_MINUTES};
-use crate::embedded::{Embedded, Payments};
+use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
 use crate::local::{Local, LocalError};
 use crate::progress::Progress;
@@ -65,7 +66,8 @@ pub async fn run(config: &Config, command: &Import, json: bool) -> Result<(), Cl
             "import into a shop whose shop.currency is GBP",
         ));
     }
-    let embedded = Embedded::start(&config, Payments::Sandbox).await?;
+    config.payments.sandbox = true;
+    let embedded = Embedded::start(&config, Arc::new(|_: &mut String| {})).await?;
     let sold = sell(&embedded, &year).await;
     let books = match sold {
         Ok((orders, adjusted)) => books(&embedded, &year, &orders, adjusted).await,

@@ -1,5 +1,5 @@
-//! A demo server of the real binary in a temporary folder, and who works in it.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! A demo of the real binary, embedded or as a cluster of processes, and who works in it.
+#![allow(dead_code, unused_macros, reason = "each test file uses its part")]
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -11,52 +11,181 @@ use testkit::{Server, Shop, User};
 /// Lets every simulated user have an address of its own.
 pub const TRUST_THIS_MACHINE: (&str, &str) = ("OMISYS_GATEWAY__TRUSTED_PROXIES", "[\"127.0.0.1\"]");
 
+/// (role, e-mail, password) of the demo.
+const ACCOUNTS: [(&str, &str, &str); 3] = [
+    ("admin", "admin@demo.example", "demo-admin-1"),
+    ("staff", "staff@demo.example", "demo-staff-1"),
+    ("customer", "customer@demo.example", "demo-customer-1"),
+];
+
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_omisys"))
 }
 
+/// Which adapters a test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Embedded,
+    #[cfg(feature = "cluster")]
+    Cluster,
+}
+
+/// Makes a test for each profile of each of these functions, which take a [`Profile`].
+macro_rules! on_both_profiles {
+    ($($test:ident),* $(,)?) => {
+        mod embedded {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(super::common::Profile::Embedded).await;
+            })*
+        }
+
+        #[cfg(feature = "cluster")]
+        mod cluster {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                if testkit::cluster_is_to_be_tested() {
+                    super::$test(super::common::Profile::Cluster).await;
+                }
+            })*
+        }
+    };
+}
+pub(crate) use on_both_profiles;
+
 /// A running demo and its users.
 pub struct Demo {
-    pub server: Server,
+    pub system: System,
     pub shop: Shop,
     pub staff: User,
-    pub directory: TempDir,
+    pub directory: Folder,
+}
+
+/// What a demo runs on.
+pub enum System {
+    Embedded(Server),
+    #[cfg(feature = "cluster")]
+    Cluster {
+        cluster: Box<testkit::Cluster>,
+        /// Gone with the demo; none on servers of its own.
+        stores: Option<testkit::ClusterStores>,
+    },
 }
 
 impl Demo {
-    pub async fn start() -> Self {
-        Self::start_with(&[]).await
+    pub async fn start(profile: Profile) -> Self {
+        match profile {
+            Profile::Embedded => Self::start_with(&[]).await,
+            #[cfg(feature = "cluster")]
+            Profile::Cluster => Self::start_cluster(1, &[]).await,
+        }
     }
 
     pub async fn start_with(environment: &[(&str, &str)]) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), "run", environment).await
+        Self::start_in(Folder::new(), "run", environment).await
     }
 
     /// Starts on the data of an earlier demo. `run` keeps this start's idempotency keys apart from earlier ones.
-    pub async fn start_in(directory: TempDir, run: &str, environment: &[(&str, &str)]) -> Self {
+    pub async fn start_in(directory: Folder, run: &str, environment: &[(&str, &str)]) -> Self {
         let environment = [&[TRUST_THIS_MACHINE], environment].concat();
         let server = Server::start(binary(), &directory.path().join("data"), &[], &environment)
             .await
             .unwrap();
         let shop = Shop::new(server.client.clone(), run);
-        let (email, password) = server.account("admin");
-        let staff = shop.login(&email, &password).await;
+        Self::of(System::Embedded(server), shop, directory).await
+    }
+
+    /// A cluster with so many replicas of each service, on stores of its own.
+    #[cfg(feature = "cluster")]
+    pub async fn start_cluster(replicas: u8, environment: &[(&str, &str)]) -> Self {
+        let stores = testkit::ClusterStores::create().await;
+        let given = environment
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let environment = stores.environment().into_iter().chain(given).collect();
+        Self::start_processes(Some(stores), environment, replicas).await
+    }
+
+    /// A cluster on servers of its own.
+    #[cfg(feature = "cluster")]
+    pub async fn start_on(servers: &testkit::Servers) -> Self {
+        Self::start_processes(None, servers.environment(), 1).await
+    }
+
+    #[cfg(feature = "cluster")]
+    async fn start_processes(
+        stores: Option<testkit::ClusterStores>,
+        mut environment: Vec<(String, String)>,
+        replicas: u8,
+    ) -> Self {
+        let directory = Folder::new();
+        let (key, value) = TRUST_THIS_MACHINE;
+        environment.push((key.to_owned(), value.to_owned()));
+        let started = testkit::Cluster::start(binary(), directory.path(), environment, replicas).await;
+        let cluster = Box::new(started.unwrap());
+        let shop = Shop::new(cluster.client.clone(), "run");
+        Self::of(System::Cluster { cluster, stores }, shop, directory).await
+    }
+
+    async fn of(system: System, shop: Shop, directory: Folder) -> Self {
+        let (_, email, password) = ACCOUNTS[0];
+        let staff = shop.login(email, password).await;
         Self {
-            server,
+            system,
             shop,
             staff,
             directory,
         }
     }
 
-    pub async fn kill(self) -> TempDir {
-        self.server.kill().await;
+    /// The credentials of the demo account with this role, as (email, password).
+    pub fn account(&self, role: &str) -> (String, String) {
+        let (_, email, password) = ACCOUNTS
+            .into_iter()
+            .find(|account| account.0 == role)
+            .expect("an account of that role");
+        (email.to_owned(), password.to_owned())
+    }
+
+    /// Kills the one process of the embedded profile.
+    pub async fn kill(self) -> Folder {
+        match self.system {
+            System::Embedded(server) => server.kill().await,
+            #[cfg(feature = "cluster")]
+            System::Cluster { .. } => panic!("a cluster is killed service by service"),
+        }
         self.directory
+    }
+
+    /// The one process of the embedded profile.
+    pub fn server(&mut self) -> &mut Server {
+        match &mut self.system {
+            System::Embedded(server) => server,
+            #[cfg(feature = "cluster")]
+            System::Cluster { .. } => panic!("a cluster has many processes"),
+        }
+    }
+
+    /// The processes of the cluster profile.
+    #[cfg(feature = "cluster")]
+    pub fn cluster(&mut self) -> &mut testkit::Cluster {
+        match &mut self.system {
+            System::Embedded(_) => panic!("one process is no cluster"),
+            System::Cluster { cluster, .. } => cluster,
+        }
     }
 
     /// Runs a subcommand on this demo's data.
     pub fn omisys(&self, arguments: &[&str]) -> Output {
-        omisys(&self.directory.path().join("data"), arguments)
+        match &self.system {
+            System::Embedded(_) => omisys(&self.directory.path().join("data"), arguments),
+            #[cfg(feature = "cluster")]
+            System::Cluster { cluster, .. } => Command::new(binary())
+                .args(arguments)
+                .envs(cluster.environment().iter().map(|(key, value)| (key, value)))
+                .output()
+                .unwrap(),
+        }
     }
 
     /// The audit's report of this demo's log; nothing is too young to count.
@@ -64,6 +193,46 @@ impl Demo {
         let output = self.omisys(&["audit", "--grace", "0", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("no report: {output:?}"))
     }
+}
+
+/// Where the processes of a demo work.
+pub struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    /// What the processes said, where a test failed.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", logs(self.path()));
+        }
+    }
+}
+
+/// The ends of the logs in `directory`.
+fn logs(directory: &Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "log")
+        {
+            let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(15)..].join("\n");
+            text.push_str(&format!("== {}\n{end}\n", entry.path().display()));
+        }
+    }
+    text
 }
 
 /// Runs a subcommand of the real binary on the data in `data_dir`.

@@ -1,5 +1,7 @@
 //! Configuration: defaults, then `omisys.toml`, then `OMISYS_<SECTION>__<KEY>`, then flags. Checked at start.
 
+mod cluster;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use gateway::GatewayConfig;
 use serde::Deserialize;
+
+use cluster::{Internal, Kafka, Mongodb, Postgres, Redis, Upstreams};
 
 use crate::cli::{Global, Profile};
 use crate::error::CliError;
@@ -20,10 +24,6 @@ pub const MAX_PAYMENT_WINDOW_MINUTES: u32 = 60 * 24 * 30;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    #[expect(
-        dead_code,
-        reason = "one profile is built in so far; an unknown one is refused when it is parsed"
-    )]
     pub profile: Profile,
     /// Where the embedded profile keeps its files.
     pub data_dir: PathBuf,
@@ -35,6 +35,31 @@ pub struct Config {
     pub identity: identity::Settings,
     #[serde(default)]
     pub log: Log,
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    #[serde(default)]
+    pub keys: Keys,
+    #[serde(default)]
+    pub payments: Payments,
+    // Of the cluster profile. Every binary reads them, so that a wrong key is named.
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
+    #[serde(default)]
+    pub postgres: Option<Postgres>,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
+    #[serde(default)]
+    pub kafka: Option<Kafka>,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
+    #[serde(default)]
+    pub mongodb: Option<Mongodb>,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
+    #[serde(default)]
+    pub redis: Option<Redis>,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
+    #[serde(default)]
+    pub upstreams: Upstreams,
+    #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
+    #[serde(default)]
+    pub internal: Internal,
 }
 
 /// What is sold under.
@@ -80,6 +105,33 @@ impl Default for Log {
             json: false,
         }
     }
+}
+
+/// Where traces and metrics go.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// An OTLP collector's HTTP endpoint, such as `http://otel-collector:4318`. Default none: no traces are sent.
+    pub otlp_endpoint: Option<String>,
+    /// Where `/metrics` is served without a token, for Prometheus in a closed network. Default none: the gateway serves
+    /// it to those with `ops.read`.
+    pub metrics_listen: Option<std::net::SocketAddr>,
+}
+
+/// The signing, refresh and fingerprint keys.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// The folder of `keys.json`, shared by all processes of a cluster. Default: the data directory.
+    pub directory: Option<PathBuf>,
+}
+
+/// Who moves the money.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Payments {
+    /// Pay through the sandbox: nobody's money. Off unless a demo, an import or a test turns it on.
+    pub sandbox: bool,
 }
 
 impl Config {

@@ -1,0 +1,283 @@
+//! What each service is made of.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use event_bus::{Checkpoints, Relay, RelayOptions, RelayState, StreamSource};
+use event_schemas::Clock;
+use event_store::{ExecutorOptions, Executors, Log};
+use gateway::{Component, Gateway, MetricsSource, ReadinessProbe, Status};
+use identity::Identity;
+use identity::verifier::Verifier;
+use projections::{CacheState, Projector, Views};
+use query_api::QueryApi;
+use sagas::fault::Faults;
+use sagas::{SagaStream, Sagas, SagasDeps};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use upstreams::{HttpPool, PoolOptions};
+
+use super::process::{Door, Running, service_token};
+use super::stores;
+use crate::cli::ServiceName;
+use crate::config::Config;
+use crate::error::{CliError, Context};
+use crate::parts::{self, STORE_REMEDY, component};
+use crate::stores::{key_source, open_log_in};
+
+/// How often the database is asked whether it is there.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Starts what `service` is; the listener is the process's.
+pub async fn start(
+    config: &Config,
+    service: ServiceName,
+    metrics: MetricsSource,
+) -> Result<Running, CliError> {
+    match service {
+        ServiceName::Gateway => gateway(config, metrics).await,
+        ServiceName::CommandApi => command_api(config).await,
+        ServiceName::QueryApi => query_api(config).await,
+        ServiceName::Identity => identity(config).await,
+        ServiceName::Projector => projector(config).await,
+        ServiceName::Sagas => sagas(config).await,
+        ServiceName::Relay => relay(config).await,
+    }
+}
+
+async fn gateway(config: &Config, metrics: MetricsSource) -> Result<Running, CliError> {
+    let command = pool(config, "command-api", &config.upstreams.command_api).await?;
+    let query = pool(config, "query-api", &config.upstreams.query_api).await?;
+    let identity = pool(config, "identity", &config.upstreams.identity).await?;
+    let verifier = Verifier::from_jwks(&config.identity, Clock::System);
+    let stopping = CancellationToken::new();
+    tokio::spawn(
+        verifier
+            .clone()
+            .follow_jwks(identity.clone(), stopping.clone().cancelled_owned()),
+    );
+    let services = gateway::Services {
+        command: gateway::Service::http(command, command_api::openapi()),
+        query: gateway::Service::http(query, query_api::openapi()),
+        identity: gateway::Service::http(identity, identity::openapi()),
+    };
+    let keys = verifier.clone();
+    let readiness: ReadinessProbe = Arc::new(move || {
+        let unknown = (!keys.has_keys()).then(|| "no signing key is known yet".to_owned());
+        vec![component("keys", unknown)]
+    });
+    let gateway = Gateway::with_limits(
+        config.gateway.clone(),
+        services,
+        verifier,
+        Arc::clone(&readiness),
+        metrics,
+        stores::limits(config)?,
+    )
+    .context(
+        "the gateway could not start",
+        "mend the [gateway] section of the configuration",
+    )?;
+    Ok(Running {
+        door: Door::Public(Box::new(gateway)),
+        stop: Box::pin(async move { stopping.cancel() }),
+        ..Running::new(Router::new(), readiness)
+    })
+}
+
+/// The way to the replicas of a service.
+async fn pool(config: &Config, name: &'static str, urls: &[String]) -> Result<HttpPool, CliError> {
+    let options = PoolOptions {
+        service_token: service_token(config)?,
+        ..PoolOptions::new(name, urls.to_vec())
+    };
+    HttpPool::start(options).await.context(
+        "the configuration is wrong: upstreams",
+        "give the URLs of each service, such as upstreams.query_api = [\"http://query-api:8082\"]",
+    )
+}
+
+async fn command_api(config: &Config) -> Result<Running, CliError> {
+    let (database, log) = open(config).await?;
+    let identity = open_identity(config, &database).await?;
+    let executors = Executors::start(&log, &ExecutorOptions::default());
+    let (router, _) = parts::command_api(config, &log, &database, executors, &identity).await?;
+    Ok(with_identity(router, database_probe(&database), identity))
+}
+
+async fn query_api(config: &Config) -> Result<Running, CliError> {
+    let (database, log) = open(config).await?;
+    let identity = open_identity(config, &database).await?;
+    let views = stores::views(config, &database, &log).await?;
+    let api = QueryApi {
+        views: views.clone(),
+        verifier: identity.verifier(),
+        clock: Clock::System,
+        head: log.watch(),
+        wait: QueryApi::DEFAULT_WAIT,
+    };
+    let (router, _) = query_api::router(api).split_for_parts();
+    let readiness: ReadinessProbe = Arc::new(move || vec![cache(&views)]);
+    Ok(with_identity(router, readiness, identity))
+}
+
+async fn identity(config: &Config) -> Result<Running, CliError> {
+    let database = stores::open_database(config, false).await?;
+    let limits = stores::limits(config)?;
+    let identity = Identity::open_counting(
+        database,
+        key_source(config),
+        config.identity.clone(),
+        Clock::System,
+        &limits,
+    )
+    .await
+    .context("accounts and keys could not be opened", STORE_REMEDY)?;
+    let (router, _) = identity::router(identity.clone()).split_for_parts();
+    let readiness: ReadinessProbe = Arc::new(move || {
+        vec![Component {
+            name: "limits".to_owned(),
+            status: if limits.is_degraded() {
+                Status::Degraded
+            } else {
+                Status::Up
+            },
+            detail: limits
+                .is_degraded()
+                .then(|| "Redis does not answer: each process counts alone".to_owned()),
+        }]
+    });
+    Ok(with_identity(router, readiness, identity))
+}
+
+/// A service that checks tokens with the keys that all share, and takes changes over.
+fn with_identity(router: Router, readiness: ReadinessProbe, identity: Identity) -> Running {
+    let stopping = CancellationToken::new();
+    let maintained = tokio::spawn(identity.run(stopping.clone().cancelled_owned()));
+    Running {
+        stop: Box::pin(async move {
+            stopping.cancel();
+            // It ends by itself now, or has.
+            let _ = maintained.await;
+        }),
+        ..Running::new(router, readiness)
+    }
+}
+
+async fn projector(config: &Config) -> Result<Running, CliError> {
+    let (database, log) = open(config).await?;
+    let views = stores::views(config, &database, &log).await?;
+    let source = source(config, &database, &log).await?;
+    let stopping = CancellationToken::new();
+    let projector = Projector::start(source, &views, Clock::System, stopping.child_token()).await;
+    let projector = Arc::new(projector.context("the projector could not start", STORE_REMEDY)?);
+    let shown = Arc::clone(&projector);
+    let readiness: ReadinessProbe = Arc::new(move || {
+        let mut components = parts::projections(&shown);
+        components.push(cache(&views));
+        components
+    });
+    Ok(Running {
+        stop: Box::pin(async move { projector.stop().await }),
+        ..Running::new(Router::new(), readiness)
+    })
+}
+
+async fn sagas(config: &Config) -> Result<Running, CliError> {
+    let (database, log) = open(config).await?;
+    let executors = Executors::start(&log, &ExecutorOptions::default());
+    let deps = SagasDeps {
+        log: log.clone(),
+        commands: executors.into(),
+        stream: SagaStream::Kafka(source(config, &database, &log).await?),
+        provider: parts::provider(config, &database).await?,
+        database: database.clone(),
+        clock: Clock::System,
+        config: parts::sagas_config(config),
+        faults: Faults::default(),
+    };
+    let sagas = Sagas::start(deps)
+        .await
+        .context("the sagas could not start", STORE_REMEDY)?;
+    let sagas = Arc::new(sagas);
+    let (shown, ending) = (Arc::clone(&sagas), Arc::clone(&sagas));
+    let readiness: ReadinessProbe = Arc::new(move || parts::sagas(&shown));
+    Ok(Running {
+        ended: Box::pin(async move { ending.stopped().await.unwrap_or_default() }),
+        stop: Box::pin(async move { sagas.stop().await }),
+        ..Running::new(Router::new(), readiness)
+    })
+}
+
+async fn relay(config: &Config) -> Result<Running, CliError> {
+    let (database, log) = open(config).await?;
+    let kafka = stores::kafka(config)?;
+    let cancel = CancellationToken::new();
+    let relay = Relay::start(&log, database, &kafka, RelayOptions::default(), cancel)
+        .await
+        .context("the relay could not start", STORE_REMEDY)?;
+    let relay = Arc::new(relay);
+    let shown = Arc::clone(&relay);
+    let readiness: ReadinessProbe = Arc::new(move || {
+        let (status, detail) = match shown.state() {
+            RelayState::Running | RelayState::Standby => (Status::Up, None),
+            RelayState::Retrying(reason) => (Status::Degraded, Some(reason)),
+            RelayState::Failed(reason) => (Status::Down, Some(reason)),
+            RelayState::Stopped => (Status::Down, Some("stopped".to_owned())),
+        };
+        vec![Component {
+            name: "relay".to_owned(),
+            status,
+            detail,
+        }]
+    });
+    Ok(Running {
+        stop: Box::pin(async move { relay.stop().await }),
+        ..Running::new(Router::new(), readiness)
+    })
+}
+
+async fn open(config: &Config) -> Result<(database::Database, Log), CliError> {
+    let database = stores::open_database(config, false).await?;
+    let log = open_log_in(&database).await?;
+    Ok((database, log))
+}
+
+async fn open_identity(config: &Config, database: &database::Database) -> Result<Identity, CliError> {
+    crate::accounts::open_in(config, database.clone()).await
+}
+
+/// Where consumers have their events from.
+async fn source(config: &Config, database: &database::Database, log: &Log) -> Result<StreamSource, CliError> {
+    Ok(StreamSource {
+        kafka: stores::kafka(config)?,
+        log: log.clone(),
+        checkpoints: Checkpoints::open(database)
+            .await
+            .context("the checkpoints could not be opened", STORE_REMEDY)?,
+    })
+}
+
+/// Whether the database answers, asked again and again, for as long as somebody wants to know.
+fn database_probe(database: &database::Database) -> ReadinessProbe {
+    let (said, heard) = watch::channel(None);
+    let database = database.clone();
+    tokio::spawn(async move {
+        while !said.is_closed() {
+            let answer = database.ping().await.err().map(|error| error.to_string());
+            said.send_if_modified(|known| std::mem::replace(known, answer.clone()) != answer);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    });
+    Arc::new(move || vec![component("log", heard.borrow().clone())])
+}
+
+fn cache(views: &Views) -> Component {
+    let down = views.cache_state() == CacheState::Down;
+    Component {
+        name: "cache".to_owned(),
+        status: if down { Status::Degraded } else { Status::Up },
+        detail: down.then(|| "Redis does not answer: reads go to the store".to_owned()),
+    }
+}
