@@ -2,14 +2,14 @@
 
 use std::fmt::{self, Display};
 use std::hash::Hash;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::Script;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Instant, timeout};
+use tokio::time::{sleep, timeout};
 
 use crate::in_process::InProcess;
 use crate::{Quota, Standing};
@@ -40,7 +40,7 @@ pub struct RedisOptions {
     pub key_prefix: String,
     /// For one attempt; then this process counts for itself. 100 ms unless said otherwise.
     pub timeout: Duration,
-    /// How long Redis is left alone once it was away. A second unless said otherwise.
+    /// How long Redis is left alone while it is away. A second unless said otherwise.
     pub pause: Duration,
 }
 
@@ -69,9 +69,8 @@ struct Inner {
     connection: ConnectionManager,
     options: RedisOptions,
     script: Script,
-    begun: Instant,
-    /// Milliseconds after `begun` before which Redis is left alone; 0 while it answers.
-    away_until_ms: AtomicU64,
+    /// It did not answer; somebody looks whether it is back.
+    away: AtomicBool,
 }
 
 impl fmt::Debug for Redis {
@@ -97,48 +96,65 @@ impl Redis {
             connection,
             options,
             script: Script::new(CHECK),
-            begun: Instant::now(),
-            away_until_ms: AtomicU64::new(0),
+            away: AtomicBool::new(false),
         })))
     }
 
     /// Whether Redis did not answer when it was last asked.
     pub fn is_away(&self) -> bool {
-        self.0.away_until_ms.load(Ordering::Relaxed) != 0
+        self.0.away.load(Ordering::Relaxed)
     }
 
-    /// Asks Redis; none when it is away. While it is, one caller per pause finds out whether it is back.
+    /// Asks Redis; none when it is away.
     async fn ask<T>(&self, question: impl Future<Output = redis::RedisResult<T>>) -> Option<T> {
-        let inner = &*self.0;
-        let now_ms = || u64::try_from(inner.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let until_ms = inner.away_until_ms.load(Ordering::Relaxed);
-        let pause_ms = u64::try_from(inner.options.pause.as_millis()).unwrap_or(u64::MAX);
-        let again_ms = || now_ms().saturating_add(pause_ms).max(1);
-        if until_ms != 0 {
-            let mine = now_ms() >= until_ms
-                && inner
-                    .away_until_ms
-                    .compare_exchange(until_ms, again_ms(), Ordering::Relaxed, Ordering::Relaxed)
-                    .is_ok();
-            if !mine {
-                return None;
-            }
+        if self.is_away() {
+            return None;
         }
-        let problem = match timeout(inner.options.timeout, question).await {
-            Ok(Ok(answer)) => {
-                if inner.away_until_ms.swap(0, Ordering::Relaxed) != 0 {
-                    tracing::info!("Redis is back: limits are shared again");
+        match self.0.within_time(question).await {
+            Ok(answer) => Some(answer),
+            Err(problem) => {
+                if !self.0.away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(problem, "Redis is away: limits are counted by each process");
+                    tokio::spawn(until_back(Arc::downgrade(&self.0)));
                 }
-                return Some(answer);
+                None
             }
-            // What drivers say may hold addresses, never the password.
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
-        };
-        if inner.away_until_ms.swap(again_ms(), Ordering::Relaxed) == 0 {
-            tracing::warn!(problem, "Redis is away: limits are counted by each process");
         }
-        None
+    }
+}
+
+impl Inner {
+    async fn within_time<T>(
+        &self,
+        question: impl Future<Output = redis::RedisResult<T>>,
+    ) -> Result<T, String> {
+        match timeout(self.options.timeout, question).await {
+            Ok(Ok(answer)) => Ok(answer),
+            // What drivers say may hold addresses, never the password.
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
+    }
+}
+
+/// Asks once a pause until Redis answers, or nobody holds it any more.
+async fn until_back(redis: Weak<Inner>) {
+    loop {
+        let Some(pause) = redis.upgrade().map(|inner| inner.options.pause) else {
+            return;
+        };
+        sleep(pause).await;
+        let Some(inner) = redis.upgrade() else { return };
+        let mut connection = inner.connection.clone();
+        let ping = async {
+            let pong: redis::RedisResult<()> = redis::cmd("PING").query_async(&mut connection).await;
+            pong
+        };
+        if inner.within_time(ping).await.is_ok() {
+            inner.away.store(false, Ordering::Relaxed);
+            tracing::info!("Redis is back: limits are shared again");
+            return;
+        }
     }
 }
 
