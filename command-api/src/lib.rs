@@ -12,6 +12,7 @@ mod answer;
 mod call;
 mod execute;
 mod follow;
+mod internal;
 mod openapi;
 mod order_now;
 mod paying;
@@ -25,6 +26,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use follow::{MAX_UNPAID_PER_ADDRESS, MAX_UNPAID_PER_CUSTOMER};
+pub use internal::router as internal_router;
 pub use random::Random;
 pub use state::{CommandApi, Rules, Services};
 

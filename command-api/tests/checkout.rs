@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use aggregates::cart::CartCommand;
 use aggregates::order::OrderStatus;
+use database::DatabaseError;
 use event_schemas::{Actor, CartEvent, Code, CommandId, Event, SecretRef, derive_uuid};
 use event_store::CommandRequest;
 use futures_util::future::join_all;
 use futures_util::poll;
 use identity::verifier::Role;
 use serde_json::json;
-use support::{READERS, Shop, User, gbp, order_id, paying, with};
+use support::{Shop, User, gbp, order_id, paying, with};
 
 async fn cart_command(shop: &Shop, user: &User, name: &str, command: CartCommand) {
     let id = CommandId::from_uuid(derive_uuid("test cart", &[name.as_bytes()]));
@@ -308,6 +309,10 @@ async fn a_check_out_that_died_half_way_is_finished_by_its_repeat_or_by_the_poli
 #[tokio::test]
 async fn a_cart_that_changes_while_it_is_priced_is_priced_again() {
     let shop = Shop::open().await;
+    if shop.is_shared() {
+        eprintln!("not tested: PostgreSQL has no readers of its own to hold up");
+        return;
+    }
     shop.sell("A", 100, None).await;
     shop.sell("B", 10, None).await;
     let user = shop.user(Role::Guest).await;
@@ -319,17 +324,18 @@ async fn a_cart_that_changes_while_it_is_priced_is_priced_again() {
     shop.executors.carts.load(user.cart()).await.unwrap();
     let mut gates = Vec::new();
     let mut blocked = Vec::new();
-    for _ in 0..READERS {
+    for _ in 0..sqlite_file::Options::default().readers {
         let (gate, opened) = std::sync::mpsc::channel::<()>();
         let (entered, inside) = tokio::sync::oneshot::channel();
-        let file = shop.file.clone();
+        let database = shop.database.clone();
         blocked.push(tokio::spawn(async move {
-            file.read(move |_| {
-                let _ = entered.send(());
-                let _ = opened.recv();
-                Ok::<_, sqlite_file::SqliteError>(())
-            })
-            .await
+            database
+                .read(move |_| {
+                    let _ = entered.send(());
+                    let _ = opened.recv();
+                    Ok::<_, DatabaseError>(())
+                })
+                .await
         }));
         inside.await.unwrap();
         gates.push(gate);

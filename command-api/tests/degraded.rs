@@ -14,7 +14,7 @@ async fn without_the_log_every_command_is_503_and_says_nothing_of_why() {
     user.add("A", 1).await.expect(200);
     let order = user.buy("A").await.expect(201);
     let order = order.body["order"]["id"].as_str().unwrap();
-    shop.file.close().await.unwrap();
+    shop.database.close().await.unwrap();
 
     let answers = [
         user.add("A", 1).await,

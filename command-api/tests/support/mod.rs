@@ -17,6 +17,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, header};
 use command_api::{CommandApi, Random, Rules, Services};
+use database::Database;
+use database::testing::TestDatabase;
 use event_schemas::{
     AccountId, Actor, CartId, Clock, Code, CommandId, Currency, Event, ManualClock, OrderEvent, OrderId,
     PaymentId, Position, RecordedEvent, Timestamp, derive_uuid,
@@ -28,16 +30,14 @@ use identity::verifier::Role;
 use identity::{Identity, KeySource, Settings};
 use sagas::SecretStore;
 use serde_json::{Value, json};
-use sqlite_file::{Options, SqliteFile};
 use tempfile::TempDir;
 use tower::ServiceExt as _;
 
-pub const READERS: usize = 2;
-
 pub struct Shop {
     pub dir: Arc<TempDir>,
+    pub test: Arc<TestDatabase>,
     pub clock: ManualClock,
-    pub file: SqliteFile,
+    pub database: Database,
     pub identity: Identity,
     pub log: Log,
     pub executors: Executors,
@@ -115,16 +115,28 @@ pub struct User {
     keys: Arc<AtomicU32>,
 }
 
+/// On SQLite, or, in the test binary `postgres`, on PostgreSQL where there is one.
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(clippy::unused_async, reason = "with the feature, it may be elsewhere")
+)]
+async fn test_database() -> TestDatabase {
+    #[cfg(feature = "cluster")]
+    if module_path!().starts_with("postgres")
+        && let Some(test) = TestDatabase::postgres().await
+    {
+        return test;
+    }
+    TestDatabase::sqlite()
+}
+
 impl Shop {
     pub async fn open() -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let clock = ManualClock::new(Timestamp::from_millisecond(1_750_000_000_500).unwrap());
-        let options = Options {
-            readers: READERS,
-            ..Options::default()
-        };
-        let file = SqliteFile::open(dir.path().join("log.db"), options).unwrap();
-        Self::on(dir, clock, file, Arc::default()).await
+        let test = Arc::new(test_database().await);
+        let database = test.database().clone();
+        Self::on(dir, clock, test, database, Arc::default()).await
     }
 
     /// Another process on the same files, with cold caches.
@@ -132,29 +144,48 @@ impl Shop {
         Self::on(
             Arc::clone(&self.dir),
             self.clock.clone(),
-            self.file.clone(),
+            Arc::clone(&self.test),
+            self.database.clone(),
             Arc::clone(&self.ids),
         )
         .await
     }
 
-    async fn on(dir: Arc<TempDir>, clock: ManualClock, file: SqliteFile, ids: Arc<AtomicU32>) -> Self {
-        let keys = KeySource::Directory(dir.path().join("keys"));
-        let identity = Identity::open(
-            file.clone(),
-            keys,
-            Settings::default(),
-            Clock::from(clock.clone()),
+    /// Another process at the same time, as only PostgreSQL allows.
+    pub async fn replica(&self) -> Self {
+        Self::on(
+            Arc::clone(&self.dir),
+            self.clock.clone(),
+            Arc::clone(&self.test),
+            self.test.reopen().await,
+            Arc::clone(&self.ids),
         )
         .await
-        .unwrap();
+    }
+
+    /// Whether several processes may run on the database.
+    pub fn is_shared(&self) -> bool {
+        !matches!(self.database, Database::Sqlite(_))
+    }
+
+    async fn on(
+        dir: Arc<TempDir>,
+        clock: ManualClock,
+        test: Arc<TestDatabase>,
+        database: Database,
+        ids: Arc<AtomicU32>,
+    ) -> Self {
+        let keys = KeySource::Directory(dir.path().join("keys"));
+        let identity = Identity::open(&database, keys, Settings::default(), Clock::from(clock.clone()))
+            .await
+            .unwrap();
         let options = LogOptions {
             clock: clock.clone().into(),
             ..LogOptions::default()
         };
-        let log = Log::open(&file, options).await.unwrap();
+        let log = Log::open(&database, options).await.unwrap();
         let executors = Executors::start(&log, &ExecutorOptions::default());
-        let secrets = SecretStore::open(&file).unwrap();
+        let secrets = SecretStore::open(&database).await.unwrap();
         let sandbox = Code::new("sandbox").unwrap();
         let rules = Rules {
             payment_methods: BTreeMap::from([(sandbox.clone(), sandbox)]),
@@ -177,8 +208,9 @@ impl Shop {
         let openapi = serde_json::to_value(openapi).unwrap();
         Self {
             dir,
+            test,
             clock,
-            file,
+            database,
             identity,
             log,
             executors,
