@@ -114,11 +114,20 @@ impl Cluster {
         let mut environment = environment;
         environment.extend([
             ("OMISYS_PROFILE".to_owned(), "cluster".to_owned()),
-            ("OMISYS_DATA_DIR".to_owned(), directory.join("data").display().to_string()),
-            ("OMISYS_KEYS__DIRECTORY".to_owned(), directory.join("keys").display().to_string()),
+            (
+                "OMISYS_DATA_DIR".to_owned(),
+                directory.join("data").display().to_string(),
+            ),
+            (
+                "OMISYS_KEYS__DIRECTORY".to_owned(),
+                directory.join("keys").display().to_string(),
+            ),
             ("OMISYS_PAYMENTS__SANDBOX".to_owned(), "true".to_owned()),
             ("OMISYS_UPSTREAMS__IDENTITY".to_owned(), urls(Service::Identity)),
-            ("OMISYS_UPSTREAMS__COMMAND_API".to_owned(), urls(Service::CommandApi)),
+            (
+                "OMISYS_UPSTREAMS__COMMAND_API".to_owned(),
+                urls(Service::CommandApi),
+            ),
             ("OMISYS_UPSTREAMS__QUERY_API".to_owned(), urls(Service::QueryApi)),
             (
                 "OMISYS_INTERNAL__TOKEN".to_owned(),
@@ -135,7 +144,10 @@ impl Cluster {
             client: Client::new(&format!("http://127.0.0.1:{gateway}")),
         };
         std::fs::create_dir_all(directory.join("keys"))?;
-        let migrated = cluster.command(&["migrate", "--demo"], "migrate")?.status().await?;
+        let migrated = cluster
+            .command(&["migrate", "--demo"], "migrate")?
+            .status()
+            .await?;
         if !migrated.success() {
             return Err(ServerError::NotReady(cluster.log("migrate")));
         }

@@ -15,8 +15,8 @@ mod shop;
 mod stores;
 mod wait;
 
-pub use cluster::{Cluster, Member, Service};
 pub use client::{Client, ClientError, Reply};
+pub use cluster::{Cluster, Member, Service};
 pub use process::{Server, ServerError};
 pub use servers::{ServerName, Servers};
 pub use shop::{Shop, User};

@@ -54,7 +54,10 @@ impl Servers {
         let port = |index: usize| held[index].local_addr().expect("a port").port();
         let ports = [port(0), port(1), port(2), port(3)];
         let environment = vec![
-            ("OMISYS_INFRA_DIR", directory.path().join("servers").display().to_string()),
+            (
+                "OMISYS_INFRA_DIR",
+                directory.path().join("servers").display().to_string(),
+            ),
             ("OMISYS_INFRA_PG_PORT", ports[0].to_string()),
             ("OMISYS_INFRA_REDIS_PORT", ports[1].to_string()),
             ("OMISYS_INFRA_KAFKA_PORT", ports[2].to_string()),
@@ -110,7 +113,9 @@ impl Servers {
                 };
                 // Redis's own protocol, inline: <https://redis.io/docs/latest/develop/reference/protocol-spec/>
                 let mut answer = [0; 5];
-                while redis.write_all(b"FLUSHALL\r\n").await.is_ok() && redis.read_exact(&mut answer).await.is_ok() {
+                while redis.write_all(b"FLUSHALL\r\n").await.is_ok()
+                    && redis.read_exact(&mut answer).await.is_ok()
+                {
                     tokio::time::sleep(std::time::Duration::from_millis(5)).await;
                 }
             }

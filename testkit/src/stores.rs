@@ -27,7 +27,9 @@ impl ClusterStores {
     /// # Panics
     /// If a variable is missing or PostgreSQL is not there.
     pub async fn create() -> Self {
-        let postgres = TestDatabase::postgres().await.expect("the cluster is to be tested");
+        let postgres = TestDatabase::postgres()
+            .await
+            .expect("the cluster is to be tested");
         let name = postgres
             .url()
             .rsplit('/')

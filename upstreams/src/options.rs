@@ -19,7 +19,7 @@ pub struct PoolOptions {
 
     /// To a connection. Default 1 s.
     pub connect_timeout: Duration,
-    /// From the end of the request to the beginning of the answer; more than `Prefer: wait` allows. Default 15 s.
+    /// From the end of the request to the beginning of the answer; well more than `Prefer: wait` allows. Default 25 s.
     pub first_byte_timeout: Duration,
     /// From one part of an answer's body to the next; more than the pause between a stream's heartbeats. Default 45 s.
     pub stall_timeout: Duration,
@@ -37,7 +37,7 @@ pub struct PoolOptions {
     /// How long they are kept; less than the service keeps them, lest a request meets its goodbye. Default 30 s.
     pub idle_timeout: Duration,
 
-    /// Failures in a row after which a replica is left alone. Default 3.
+    /// Connections in a row that were refused or lost, after which a replica is left alone. Default 3.
     pub failures_max: u32,
     /// For how long at first; it doubles up to `open_max` with every probe that fails. Default 500 ms.
     pub open_min: Duration,
@@ -71,7 +71,7 @@ impl PoolOptions {
             urls,
             service_token: None,
             connect_timeout: Duration::from_secs(1),
-            first_byte_timeout: Duration::from_secs(15),
+            first_byte_timeout: Duration::from_secs(25),
             stall_timeout: Duration::from_secs(45),
             timeout: Duration::from_secs(30),
             response_bytes_max: 64 * 1024 * 1024,

@@ -278,7 +278,9 @@ impl Shared {
             // Says nothing about the replica.
             Ok(Err(_)) if loan.has_failed() => return Err(UpstreamError::RequestBody),
             Ok(Err(_)) => UpstreamError::Broken,
-            Err(_) => UpstreamError::NoAnswer,
+            // A replica that is slow is busy, and one that hangs is found out by its checks. To leave a busy one alone
+            // would refuse what it could still do.
+            Err(_) => return Err(UpstreamError::NoAnswer),
         };
         attempt.failed();
         Err(error)
