@@ -13,6 +13,8 @@ use postgres_es::PostgresEventRepository;
 use sqlite_es::SqliteEventRepository;
 use sqlite_file::SqliteError;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
+#[cfg(feature = "cluster")]
+use tokio::sync::Semaphore;
 
 use crate::entry::UnreadableEvent;
 use crate::journal::StoredReceipt;
@@ -36,7 +38,11 @@ pub(crate) struct Streams {
 enum Repository {
     Sqlite(SqliteEventRepository),
     #[cfg(feature = "cluster")]
-    Postgres(PostgresEventRepository),
+    Postgres {
+        repository: PostgresEventRepository,
+        /// Half of the connections: where thousands of aggregates are loaded, they wait here, and others find the rest.
+        places: Semaphore,
+    },
 }
 
 impl Repository {
@@ -51,7 +57,11 @@ impl Repository {
         match self {
             Self::Sqlite(repository) => events_after::<A>(repository, id, version).await,
             #[cfg(feature = "cluster")]
-            Self::Postgres(repository) => events_after::<A>(repository, id, version).await,
+            Self::Postgres { repository, places } => {
+                let place = places.acquire().await;
+                let _place = place.map_err(|error| PersistenceError::UnknownError(error.into()))?;
+                events_after::<A>(repository, id, version).await
+            }
         }
     }
 }
@@ -88,8 +98,13 @@ impl Streams {
             }
             #[cfg(feature = "cluster")]
             Database::Postgres(postgres) => {
-                let repository = PostgresEventRepository::new(postgres.pool().clone());
-                Repository::Postgres(repository.with_tables(STREAM_EVENTS, Repository::SNAPSHOTS))
+                let pool = postgres.pool().clone();
+                let places = pool.options().get_max_connections().div_ceil(2);
+                Repository::Postgres {
+                    places: Semaphore::new(places as usize),
+                    repository: PostgresEventRepository::new(pool)
+                        .with_tables(STREAM_EVENTS, Repository::SNAPSHOTS),
+                }
             }
         };
         Ok(Self {

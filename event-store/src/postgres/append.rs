@@ -296,3 +296,121 @@ impl<'a> Receipts<'a> {
         self.reaches.push(sql_int(reach));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::{append, append_as, command_id, stream};
+    use crate::{Append, Chain, LogOptions};
+
+    fn appends(chain: &Chain, append: Append) -> JournalEntry {
+        let prepared = PreparedAppend::new(append, LogOptions::MAX_EVENT_BYTES).unwrap();
+        JournalEntry::new(chain.clone(), Work::Append(prepared), Box::new(drop))
+    }
+
+    fn asks(chain: &Chain, command_id: Option<CommandId>, version: u64) -> JournalEntry {
+        let settle = Settle {
+            stream: stream("mug"),
+            command_id,
+            version: Some(Version(version)),
+        };
+        JournalEntry::new(chain.clone(), Work::Settle(settle), Box::new(drop))
+    }
+
+    fn at<'a>(mug: &'a StreamId, version: u64) -> Known<'a> {
+        Known {
+            versions: HashMap::from([(mug, Version(version))]),
+            receipts: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn what_fits_is_stored_without_a_look_for_receipts() {
+        let (mug, chain) = (stream("mug"), Chain::new());
+        let entries = [
+            appends(&chain, append("mug", 2, 2)),
+            appends(&Chain::new(), append("cup", 0, 1)),
+            appends(&chain, append("mug", 4, 0)),
+            asks(&chain, None, 4),
+        ];
+        let verdicts = judge(&entries, &at(&mug, 2)).unwrap();
+        let outcomes = outcomes(&entries, verdicts, Position(10));
+        let appended = |version, position| Outcome::Appended {
+            version: Version(version),
+            position: Position(position),
+        };
+        let expected = [
+            appended(4, 12),
+            appended(1, 13),
+            appended(4, 13),
+            Outcome::Settled,
+        ];
+        assert_eq!(outcomes, expected);
+    }
+
+    #[test]
+    fn receipts_are_asked_for_where_the_answer_hangs_on_them() {
+        let (mug, stale, other) = (stream("mug"), Chain::new(), Chain::new());
+        let entries = [
+            appends(&stale, append("mug", 1, 0)),
+            // Whether its chain is whole is not known yet, so neither is whether its receipt matters.
+            appends(&stale, append("mug", 2, 1)),
+            asks(&stale, None, 3),
+            appends(&other, append("cup", 0, 1)),
+            asks(&other, Some(command_id()), 2),
+        ];
+        let mut known = at(&mug, 2);
+        assert_eq!(judge(&entries, &known), Err(vec![0, 1, 4]));
+        known.receipts.extend([(0, None), (1, None), (4, None)]);
+        let verdicts = judge(&entries, &known).unwrap();
+        assert_eq!(
+            verdicts[0],
+            Verdict::Answered(Outcome::Behind { actual: Version(2) })
+        );
+        assert_eq!(
+            verdicts[1..3],
+            [0, 1].map(|_| Verdict::Answered(Outcome::ChainBroken))
+        );
+        assert!(matches!(verdicts[3], Verdict::Store { reach: 1, .. }));
+        assert_eq!(verdicts[4], Verdict::Answered(Outcome::Settled));
+        // A repeat that had nothing to say leaves its chain whole.
+        let stored = StoredReceipt {
+            version: Version(1),
+            position: Position(1),
+            fingerprint: None,
+        };
+        known.receipts.insert(0, Some(stored.clone()));
+        let verdicts = judge(&entries, &known).unwrap();
+        assert_eq!(verdicts[0], Verdict::Answered(Outcome::Duplicate(stored)));
+        assert!(matches!(
+            verdicts[1],
+            Verdict::Store {
+                version: Version(3),
+                ..
+            }
+        ));
+        assert_eq!(verdicts[2], Verdict::Answered(Outcome::Settled));
+        // Nothing is final before it is stored.
+        assert!(!stale.is_broken() && !other.is_broken());
+    }
+
+    #[test]
+    fn a_repeat_within_a_batch_gets_the_first_ones_receipt() {
+        let (mug, chain, id) = (stream("mug"), Chain::new(), command_id());
+        let entries = [
+            appends(&chain, append_as(id, "mug", 2, 2)),
+            asks(&chain, Some(id), 9),
+            appends(&chain, append_as(id, "mug", 4, 1)),
+            appends(&chain, append("mug", 5, 1)),
+        ];
+        let verdicts = judge(&entries, &at(&mug, 2)).unwrap();
+        let outcomes = outcomes(&entries, verdicts, Position(0));
+        let stored = Outcome::Duplicate(StoredReceipt {
+            version: Version(4),
+            position: Position(2),
+            fingerprint: None,
+        });
+        assert_eq!(outcomes[1..3], [stored.clone(), stored]);
+        assert_eq!(outcomes[3], Outcome::ChainBroken);
+    }
+}

@@ -55,7 +55,7 @@ pub(crate) async fn read_page(
         entries: Vec::new(),
         head: after,
     };
-    each_by_position(pool, after, max, MAX_PAGE_BYTES, |row| {
+    each_by_position(pool, after, max, |row| {
         page.head = row.position;
         page.entries.push(row.entry(upcasters));
     })
@@ -69,16 +69,18 @@ pub(crate) async fn read_raw_page(
     max: usize,
 ) -> Result<Vec<RawEvent>, DatabaseError> {
     let mut events = Vec::new();
-    each_by_position(pool, after, max, usize::MAX, |row| events.push(row.to_raw())).await?;
+    each_by_position(pool, after, max, |row| {
+        events.push(row.to_raw());
+    })
+    .await?;
     Ok(events)
 }
 
-/// Gives `see` up to `max` rows after `after`, fewer only at the head or after `max_bytes` of payload.
+/// Gives `see` up to `max` rows after `after`, fewer only at the head or after [`MAX_PAGE_BYTES`] of payload.
 async fn each_by_position(
     pool: &PgPool,
     mut after: Position,
     max: usize,
-    max_bytes: usize,
     mut see: impl FnMut(&StoredRow<'_>),
 ) -> Result<(), DatabaseError> {
     let (mut left, mut bytes) = (max, 0);
@@ -89,7 +91,7 @@ async fn each_by_position(
             .bind(sql_int(limit as u64))
             .fetch(pool);
         let mut seen = 0;
-        while bytes < max_bytes
+        while bytes < MAX_PAGE_BYTES
             && let Some(row) = rows.try_next().await?
         {
             let row = columns(&row)?;

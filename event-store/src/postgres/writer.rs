@@ -283,8 +283,8 @@ async fn store(connection: &mut PgConnection, rows: Rows<'_>, recorded_at: i64) 
         .bind(receipts.first_sequences)
         .bind(receipts.last_sequences)
         .bind(receipts.reaches)
-        // Not `fetch_one`: it returns with the row, which the server sends before it commits. This one reads on until
-        // the server says that it is ready for the next statement, and so that the transaction is over.
+        // Reads on behind the row, which the server sends before it commits, until the server says that it is ready for
+        // the next statement, and so that the transaction is over.
         .fetch_all(connection)
         .await?;
     let head = stored.first().ok_or_else(|| {

@@ -86,9 +86,13 @@ pub(crate) fn read_raw_page(
 ) -> Result<Vec<RawEvent>, SqliteError> {
     let mut statement = conn.prepare_cached(BY_POSITION)?;
     let mut rows = statement.query((sql_int(after.0), sql_int(max as u64)))?;
-    let mut events = Vec::new();
-    while let Some(row) = rows.next()? {
-        events.push(columns(row)?.to_raw());
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while bytes < MAX_PAGE_BYTES
+        && let Some(row) = rows.next()?
+    {
+        let row = columns(row)?;
+        bytes += row.payload.len();
+        events.push(row.to_raw());
     }
     Ok(events)
 }
