@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "cluster")]
+use event_schemas::AggregateType;
 use event_schemas::{LogIdentity, RecordedEvent};
 use event_store::{Log, LogEntry};
 
@@ -112,8 +114,20 @@ impl Subscription {
         subscriber: &str,
         positions: Positions,
     ) -> Result<Self, BusError> {
+        Self::kafka_of(source, subscriber, &AggregateType::ALL, positions).await
+    }
+
+    /// As [`Subscription::kafka`], of aggregates of these types only: the other topics are not read. All members of a
+    /// group have to name the same.
+    #[cfg(feature = "cluster")]
+    pub async fn kafka_of(
+        source: &StreamSource,
+        subscriber: &str,
+        types: &'static [AggregateType],
+        positions: Positions,
+    ) -> Result<Self, BusError> {
         let subscriber: Arc<str> = subscriber.into();
-        let group = Group::open(source, Arc::clone(&subscriber), positions).await?;
+        let group = Group::open(source, Arc::clone(&subscriber), types, positions).await?;
         let source = Source::Kafka(Box::new(group));
         Ok(Self { subscriber, source })
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::{LogIdentity, Position};
+use event_schemas::{AggregateType, LogIdentity, Position};
 use event_store::{Log, LogEntry, UnreadableReason};
 use futures_util::FutureExt as _;
 use rdkafka::TopicPartitionList;
@@ -52,6 +52,8 @@ pub struct StreamSource {
 pub(crate) struct Group {
     subscriber: Arc<str>,
     source: StreamSource,
+    /// Whose topics are read.
+    types: &'static [AggregateType],
     positions: Positions,
     member: Member,
     topics_checked: bool,
@@ -76,12 +78,14 @@ impl Group {
     pub(crate) async fn open(
         source: &StreamSource,
         subscriber: Arc<str>,
+        types: &'static [AggregateType],
         positions: Positions,
     ) -> Result<Self, BusError> {
         let now = Instant::now();
         let group = Self {
             subscriber,
             source: source.clone(),
+            types,
             positions,
             member: Member::default(),
             topics_checked: false,
@@ -142,7 +146,7 @@ impl Group {
                 received = consumer.recv() => self.receive(received)?,
                 () = tokio::time::sleep_until(deadline.min(self.look_at)) => {
                     if Instant::now() >= self.look_at {
-                        self.look().await?;
+                        self.look().await;
                     } else {
                         return Ok(self.empty());
                     }
@@ -165,7 +169,7 @@ impl Group {
             self.topics_checked = true;
         }
         if !self.member.has_joined() {
-            self.member = Member::join(&self.source.kafka, &self.subscriber)?;
+            self.member = Member::join(&self.source.kafka, &self.subscriber, self.types)?;
         }
         loop {
             self.apply_changes();
@@ -263,8 +267,16 @@ impl Group {
     }
 
     /// Compares with the relay: what stays behind it while nothing comes has been lost.
-    async fn look(&mut self) -> Result<(), BusError> {
-        let relay = self.relay().await?;
+    async fn look(&mut self) {
+        self.look_at = Instant::now() + self.source.kafka.options().idle_check;
+        let relay = match self.relay().await {
+            Ok(relay) => relay,
+            Err(error) => {
+                // The topics are read all the same.
+                tracing::warn!(%error, subscriber = %self.subscriber, "the relay's place cannot be read");
+                return;
+            }
+        };
         self.fill = gap::fill_idle(&mut self.owned, relay.as_ref());
         if let Some(fill) = &self.fill {
             tracing::warn!(
@@ -272,8 +284,6 @@ impl Group {
                 "the topics lack events: reading them from the log"
             );
         }
-        self.look_at = Instant::now() + self.source.kafka.options().idle_check;
-        Ok(())
     }
 
     /// Everything of `keys` up to `target` has been delivered.

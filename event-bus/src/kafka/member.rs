@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use event_schemas::AggregateType;
 use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -96,8 +97,8 @@ impl Drop for Member {
 
 impl Member {
     /// Joins the subscriber's group.
-    pub(super) fn join(kafka: &Kafka, subscriber: &str) -> Result<Self, BusError> {
-        Ok(Self(Some(Arc::new(join(kafka, subscriber)?))))
+    pub(super) fn join(kafka: &Kafka, subscriber: &str, types: &[AggregateType]) -> Result<Self, BusError> {
+        Ok(Self(Some(Arc::new(join(kafka, subscriber, types)?))))
     }
 
     pub(super) fn has_joined(&self) -> bool {
@@ -145,12 +146,19 @@ impl Member {
 }
 
 /// A consumer that is a member of the subscriber's group.
-fn join(kafka: &Kafka, subscriber: &str) -> Result<StreamConsumer<Context>, BusError> {
+fn join(
+    kafka: &Kafka,
+    subscriber: &str,
+    types: &[AggregateType],
+) -> Result<StreamConsumer<Context>, BusError> {
     let options = kafka.options();
     let context = Context {
         kafka: kafka.clone(),
         changes: Mutex::default(),
     };
+    let largest = options.max_message_bytes;
+    // librdkafka's own limit of an answer is 100 MB.
+    let fetched = (8 * largest).min(64 << 20).max(largest);
     let mut config = kafka.client();
     config
         .set("group.id", format!("{}.{subscriber}", options.topic_prefix))
@@ -164,11 +172,12 @@ fn join(kafka: &Kafka, subscriber: &str) -> Result<StreamConsumer<Context>, BusE
         .set("heartbeat.interval.ms", "3000")
         .set("max.poll.interval.ms", "300000")
         .set("queued.max.messages.kbytes", options.fetch_ahead_kib.to_string())
-        .set("fetch.message.max.bytes", options.max_message_bytes.to_string())
-        .set("fetch.max.bytes", (8 * options.max_message_bytes).to_string())
+        .set("fetch.message.max.bytes", largest.to_string())
+        .set("fetch.max.bytes", fetched.to_string())
         .set("fetch.error.backoff.ms", "200");
     let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
-    let topics = event_schemas::AggregateType::ALL.map(|kind| kafka.topic(kind));
-    consumer.subscribe(&topics.each_ref().map(String::as_str))?;
+    let topics: Vec<String> = types.iter().map(|kind| kafka.topic(*kind)).collect();
+    let topics: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics)?;
     Ok(consumer)
 }

@@ -34,7 +34,8 @@ impl Kafka {
         tokio::task::spawn_blocking(move || drop(admin));
         for outcome in deleted? {
             match outcome {
-                Ok(_) | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
+                Ok(_)
+                | Err((_, RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic)) => {}
                 Err((topic, code)) => return Err(BusError::Kafka(format!("topic {topic}: {code}"))),
             }
         }

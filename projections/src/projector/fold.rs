@@ -25,8 +25,8 @@ pub(super) trait Fold: Send + Sync {
     fn table(&self) -> &Arc<Table>;
     /// What is in the documents.
     fn reached(&self) -> &Checkpoint;
-    /// Whether the view reads aggregates of this type.
-    fn reads(&self, aggregate_type: AggregateType) -> bool;
+    /// Which aggregates the view reads.
+    fn sources(&self) -> &'static [AggregateType];
 
     /// Whether the event belongs to one of the view's documents.
     fn routes(&self, event: &RecordedEvent) -> bool;
@@ -103,12 +103,12 @@ impl<V: View> Fold for ViewFold<V> {
         &self.reached
     }
 
-    fn reads(&self, aggregate_type: AggregateType) -> bool {
-        V::SOURCES.contains(&aggregate_type)
+    fn sources(&self) -> &'static [AggregateType] {
+        V::SOURCES
     }
 
     fn routes(&self, event: &RecordedEvent) -> bool {
-        self.reads(event.stream.aggregate_type) && V::route(event).is_some()
+        V::SOURCES.contains(&event.stream.aggregate_type) && V::route(event).is_some()
     }
 
     fn plan(&mut self, entries: &[LogEntry], left_out: &dyn Fn(&RecordedEvent) -> bool) -> Vec<DocId> {
@@ -116,7 +116,7 @@ impl<V: View> Fold for ViewFold<V> {
         let mut places: HashMap<DocId, usize> = HashMap::new();
         for (index, entry) in entries.iter().enumerate() {
             let Some(event) = entry.event() else { continue };
-            if !self.reads(event.stream.aggregate_type) {
+            if !V::SOURCES.contains(&event.stream.aggregate_type) {
                 continue;
             }
             let Some(id) = V::route(event).filter(|_| !left_out(event)) else {

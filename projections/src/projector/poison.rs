@@ -63,7 +63,7 @@ pub(super) fn poison(fold: &dyn Fold, event: &UnreadableEvent) -> Option<(Stream
         UnreadableReason::Poison(reason) => {
             let stream = event
                 .stream()
-                .filter(|stream| fold.reads(stream.aggregate_type))?;
+                .filter(|stream| fold.sources().contains(&stream.aggregate_type))?;
             Some((stream, reason.clone()))
         }
         // The subscription stops before it.

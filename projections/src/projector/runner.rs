@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use database::DatabaseError;
 use event_bus::{BusError, Checkpoint, DeadLetters, NewDeadLetter, Partitioning};
+#[cfg(feature = "cluster")]
+use event_schemas::AggregateType;
 use event_schemas::{Clock, EventId, Position, RecordedEvent};
 use event_store::LogEntry;
 
@@ -94,13 +96,14 @@ impl Runner {
         })
     }
 
-    /// The name as a subscriber, of a runner of one view.
+    /// The name as a subscriber, and the aggregates that it reads, of a runner of one view.
     #[cfg(feature = "cluster")]
-    pub(super) fn subscriber(&self) -> String {
-        let first = self.folds.first();
-        first.map_or_else(String::new, |fold| {
-            subscriber(fold.name(), fold.table().generation)
-        })
+    pub(super) fn subscriber(&self) -> (String, &'static [AggregateType]) {
+        let first = self.folds.first().map(|fold| {
+            let subscriber = subscriber(fold.name(), fold.table().generation);
+            (subscriber, fold.sources())
+        });
+        first.unwrap_or_default()
     }
 
     /// The dead letters of each view.

@@ -91,6 +91,10 @@ impl Worker {
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MOST),
             }
         }
+        if let Some(subscription) = subscription {
+            // Others are given its partitions now, and not only when it is missed.
+            subscription.close().await;
+        }
         self.state.send_replace(ProjectorState::Stopped);
     }
 
@@ -102,13 +106,14 @@ impl Worker {
             }
             #[cfg(feature = "cluster")]
             ProjectorSource::Groups(source) => {
-                let (subscriber, view) = (self.runner.subscriber(), self.share.unwrap_or_default());
+                let (subscriber, types) = self.runner.subscriber();
+                let view = self.share.unwrap_or_default();
                 let views = self.views.clone();
                 let positions = Positions::callers(move || {
                     let views = views.clone();
                     async move { views.stored_progress(view).await }
                 });
-                Subscription::kafka(source, &subscriber, positions).await
+                Subscription::kafka_of(source, &subscriber, types, positions).await
             }
         }
     }
