@@ -10,7 +10,7 @@ use event_schemas::{LogIdentity, Position};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::cache::{InProcess, ViewCache};
+use crate::cache::{InProcess, ViewCache, count};
 use crate::changes::{Changes, DocWatch};
 use crate::document::Document;
 use crate::error::{ViewError, WaitError};
@@ -83,8 +83,10 @@ impl<V: View> ViewReader<V> {
             ViewCache::Redis(cache) => return self.get_shared(cache, id).await,
         };
         if let Some(cached) = cache.get(id) {
+            count(V::NAME, "hit", 1);
             return Ok(Some(cached));
         }
+        count(V::NAME, "miss", 1);
         let ticket = cache.ticket(id);
         let served = self.load(id).await?;
         if let Some(served) = &served {
@@ -102,6 +104,8 @@ impl<V: View> ViewReader<V> {
         };
         let mut found: Vec<_> = ids.iter().map(|id| cache.get(id)).collect();
         let missing: Vec<usize> = (0..ids.len()).filter(|index| found[*index].is_none()).collect();
+        count(V::NAME, "hit", (ids.len() - missing.len()) as u64);
+        count(V::NAME, "miss", missing.len() as u64);
         if missing.is_empty() {
             return Ok(found);
         }

@@ -64,3 +64,10 @@ pub enum CacheState {
     /// Reads go to the store: slower, never wrong.
     Down,
 }
+
+/// Counts look-ups of one view.
+pub(crate) fn count(view: &'static str, outcome: &'static str, lookups: u64) {
+    if lookups > 0 {
+        metrics::counter!("omisys_view_cache_total", "view" => view, "outcome" => outcome).increment(lookups);
+    }
+}

@@ -21,19 +21,22 @@ use redis::Script;
 
 use super::flights::Flights;
 use super::redis::Redis;
-use super::{CacheState, Ticket};
+use super::{CacheState, Ticket, count};
 use crate::served::Served;
 use crate::store::{StoredDocument, Table};
 use crate::view::DocId;
 
-/// Gives each document or takes out a lease on it. ARGV: lease, its milliseconds.
+/// Gives each document or takes out a lease on it. ARGV: lease, its milliseconds, then for each the revision that is
+/// known, whose body need not be sent.
 static LOOK_UP: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local found = {}
 for i, key in ipairs(KEYS) do
   local entry = redis.call('HMGET', key, 'r', 'b', 'l')
-  if entry[1] then
+  if entry[1] == ARGV[2 + i] then
+    found[i] = {'3', '', ''}
+  elseif entry[1] then
     found[i] = {'2', entry[1], entry[2]}
   elseif entry[3] then
     found[i] = {'0', '', ''}
@@ -94,6 +97,11 @@ return 0",
     )
 });
 
+/// What [`LOOK_UP`] says of a document; 0: another is loading it.
+const LEASED: u8 = 1;
+const FOUND: u8 = 2;
+const KNOWN: u8 = 3;
+
 /// How long a load may take and still be kept.
 const LEASE_MS: u64 = 3_000;
 
@@ -105,6 +113,9 @@ const BYTES_AT_ONCE: usize = 1 << 20;
 
 /// Writes that Redis could not be told of and that are remembered. Beyond it, entries are stale until they expire.
 const UNTOLD: usize = 20_000;
+
+/// Bytes of stored documents that a process keeps combined, of each view.
+const SERVED_BYTES: u64 = 4 << 20;
 
 /// Documents whose revision this process remembers.
 const SEEN: u64 = 100_000;
@@ -125,6 +136,8 @@ pub(crate) struct CacheWrite {
 #[derive(Debug)]
 pub(crate) enum Lookup {
     Hit(StoredDocument),
+    /// The revision that was known.
+    Known,
     /// With a ticket if what is loaded should be given to the cache.
     Miss(Option<Ticket>),
 }
@@ -175,30 +188,35 @@ impl RedisCache {
         self.inner.redis.state()
     }
 
-    /// Looks up `ids`, in their order.
-    pub(crate) async fn look_up(&self, ids: &[DocId]) -> Vec<Lookup> {
-        let mut found = Vec::with_capacity(ids.len());
+    /// Looks up documents, in their order; each with the revision that the caller has of it, 0 if none.
+    pub(crate) async fn look_up(&self, wanted: &[(&DocId, u64)]) -> Vec<Lookup> {
+        let mut found = Vec::with_capacity(wanted.len());
         let mut outcomes = Outcomes::default();
-        for ids in ids.chunks(KEYS_AT_ONCE) {
+        for wanted in wanted.chunks(KEYS_AT_ONCE) {
             let number = self.inner.leases.fetch_add(1, Ordering::Relaxed) + 1;
             let mut script = LOOK_UP.prepare_invoke();
-            for id in ids {
-                script.key(self.key(id));
-            }
             script.arg(self.lease(number)).arg(LEASE_MS);
+            for (id, known) in wanted {
+                script.key(self.key(id)).arg(*known);
+            }
             let mut connection = self.inner.redis.connection();
             let rows: Option<Vec<(u8, String, String)>> =
                 self.inner.redis.ask(script.invoke_async(&mut connection)).await;
-            let Some(rows) = rows.filter(|rows| rows.len() == ids.len()) else {
-                outcomes.error += ids.len() as u64;
-                found.extend(ids.iter().map(|_| Lookup::Miss(None)));
+            let Some(rows) = rows.filter(|rows| rows.len() == wanted.len()) else {
+                outcomes.error += wanted.len() as u64;
+                found.extend(wanted.iter().map(|_| Lookup::Miss(None)));
                 continue;
             };
-            for (id, (state, rev, body)) in ids.iter().zip(rows) {
-                found.push(self.looked_up(id, state, &rev, body, number, &mut outcomes));
+            for ((id, known), (state, rev, body)) in wanted.iter().zip(rows) {
+                let rev = if state == KNOWN {
+                    Some(*known)
+                } else {
+                    rev.parse().ok()
+                };
+                found.push(self.looked_up(id, state, rev, body, number, &mut outcomes));
             }
         }
-        outcomes.count(self.inner.view);
+        outcomes.report(self.inner.view);
         found
     }
 
@@ -206,7 +224,7 @@ impl RedisCache {
         &self,
         id: &DocId,
         state: u8,
-        rev: &str,
+        rev: Option<u64>,
         body: String,
         number: u64,
         outcomes: &mut Outcomes,
@@ -217,13 +235,16 @@ impl RedisCache {
                 number,
             })
         };
-        if let (2, Ok(rev)) = (state, rev.parse()) {
+        if let (FOUND | KNOWN, Some(rev)) = (state, rev) {
             if self.seen(id) > rev {
                 outcomes.stale += 1;
                 return Lookup::Miss(ticket(REPLACING));
             }
             outcomes.hit += 1;
             self.saw(id, rev);
+            if state == KNOWN {
+                return Lookup::Known;
+            }
             return Lookup::Hit(StoredDocument {
                 id: id.clone(),
                 rev,
@@ -231,7 +252,7 @@ impl RedisCache {
             });
         }
         outcomes.miss += 1;
-        Lookup::Miss((state == 1).then_some(number).and_then(ticket))
+        Lookup::Miss((state == LEASED).then_some(number).and_then(ticket))
     }
 
     /// Caches what was loaded under `ticket`, unless the document may have been written since.
@@ -399,33 +420,42 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    fn count(&self, view: &'static str) {
-        for (outcome, count) in [
-            ("hit", self.hit),
-            ("miss", self.miss),
-            ("stale", self.stale),
-            ("error", self.error),
-        ] {
-            if count > 0 {
-                metrics::counter!("omisys_view_cache_total", "view" => view, "outcome" => outcome)
-                    .increment(count);
-            }
-        }
+    fn report(&self, view: &'static str) {
+        count(view, "hit", self.hit);
+        count(view, "miss", self.miss);
+        count(view, "stale", self.stale);
+        count(view, "error", self.error);
     }
 }
 
-/// The entries in Redis, and this process's loads of what is not there.
+/// The entries in Redis, and what this process has of them: its loads of what is not there, and combined documents. The
+/// latter are served only when Redis says that they are what it has.
 pub(crate) struct Shared<D> {
     pub(crate) redis: RedisCache,
     pub(crate) flights: Flights<Option<Arc<Served<D>>>>,
+    served: moka::sync::Cache<DocId, Arc<Served<D>>>,
 }
 
-impl<D> Shared<D> {
+impl<D: Send + Sync + 'static> Shared<D> {
     pub(crate) fn new(redis: RedisCache) -> Self {
         Self {
             redis,
             flights: Flights::new(),
+            served: moka::sync::Cache::builder()
+                .max_capacity(SERVED_BYTES)
+                .weigher(|_, served: &Arc<Served<D>>| served.weight)
+                .build(),
         }
+    }
+
+    /// The last that this process has combined of `id`, whatever Redis has by now.
+    pub(crate) fn last(&self, id: &DocId) -> Option<Arc<Served<D>>> {
+        self.served.get(id)
+    }
+
+    /// Keeps what was combined.
+    pub(crate) fn keep(&self, served: &Arc<Served<D>>) {
+        self.served.insert(served.id.clone(), Arc::clone(served));
     }
 }
 
@@ -434,6 +464,7 @@ impl<D> Clone for Shared<D> {
         Self {
             redis: self.redis.clone(),
             flights: self.flights.clone(),
+            served: self.served.clone(),
         }
     }
 }

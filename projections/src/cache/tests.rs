@@ -58,11 +58,12 @@ async fn look(cache: &ViewCache<Notes>, id: &DocId) -> Result<u64, Option<Ticket
             .map(|served| served.rev)
             .ok_or_else(|| Some(cache.ticket(id))),
         #[cfg(feature = "cluster")]
-        ViewCache::Redis(cache) => match cache.redis.look_up(std::slice::from_ref(id)).await.pop().unwrap() {
+        ViewCache::Redis(cache) => match cache.redis.look_up(&[(id, 0)]).await.pop().unwrap() {
             Lookup::Hit(found) => {
                 assert_eq!(found, stored(id, found.rev));
                 Ok(found.rev)
             }
+            Lookup::Known => unreachable!("nothing is known"),
             Lookup::Miss(ticket) => Err(ticket),
         },
     }
@@ -212,7 +213,18 @@ mod shared {
         assert!(look(&two, &id).await.unwrap_err().is_none());
         fill(&one, ticket, 1).await;
         assert_eq!(look(&two, &id).await.unwrap(), 1);
+        // What one has already is not sent again.
+        let known = cache(&two).look_up(&[(&id, 1), (&DocId::from("b"), 1)]).await;
+        assert!(
+            matches!(known[..], [Lookup::Known, Lookup::Miss(Some(_))]),
+            "{known:?}"
+        );
         written(&two, &id, 2).await;
+        let known = cache(&two).look_up(&[(&id, 1)]).await;
+        assert!(
+            matches!(&known[..], [Lookup::Hit(found)] if found.rev == 2),
+            "{known:?}"
+        );
         assert_eq!(look(&one, &id).await.unwrap(), 2);
         // Without a body, what is older goes.
         let write = CacheWrite {

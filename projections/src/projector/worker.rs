@@ -174,7 +174,14 @@ impl Worker {
         let age = last.map(|event| self.clock.now().duration_since(event.recorded_at).as_secs_f64());
         let head = *self.source.log().watch().borrow();
         for progress in self.runner.progress() {
-            let lag = head.0.saturating_sub(progress.position.0);
+            let lag = match self.source {
+                ProjectorSource::Log(_) => head.0.saturating_sub(progress.position.0),
+                // One that was not full held all that waited, wherever in the log that was.
+                #[cfg(feature = "cluster")]
+                ProjectorSource::Groups(_) if batch.entries.len() < MAX_BATCH => 0,
+                #[cfg(feature = "cluster")]
+                ProjectorSource::Groups(_) => head.0.saturating_sub(progress.position.0),
+            };
             metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view).set(lag as f64);
             if let Some(age) = age {
                 metrics::gauge!("omisys_projection_lag_seconds", "view" => progress.view).set(age.max(0.0));

@@ -13,7 +13,7 @@ use crate::cache::{Lookup, RedisCache, Shared, ViewCache};
 use crate::changes::Changes;
 use crate::error::{ViewError, WaitError};
 use crate::served::{ConsistencyPoint, Served};
-use crate::store::{Table, ViewStore};
+use crate::store::{StoredDocument, Table, ViewStore};
 use crate::view::{DocId, View};
 
 /// Between two looks at the store by a read that waits; doubles up to the latter.
@@ -45,8 +45,11 @@ impl<V: View> ViewReader<V> {
     }
 
     pub(super) async fn get_shared(&self, cache: &Shared<V::Doc>, id: &DocId) -> Result<Found<V>, ViewError> {
-        let ticket = match cache.redis.look_up(std::slice::from_ref(id)).await.pop() {
-            Some(Lookup::Hit(stored)) => return Ok(self.serve(&stored)?.map(Arc::new)),
+        let last = cache.last(id);
+        let known = last.as_ref().map_or(0, |last| last.rev);
+        let ticket = match cache.redis.look_up(&[(id, known)]).await.pop() {
+            Some(Lookup::Hit(stored)) => return self.combine(cache, &stored),
+            Some(Lookup::Known) => return Ok(last),
             Some(Lookup::Miss(ticket)) => ticket,
             None => None,
         };
@@ -76,9 +79,14 @@ impl<V: View> ViewReader<V> {
     ) -> Result<Vec<Found<V>>, ViewError> {
         let mut found: Vec<Found<V>> = Vec::with_capacity(ids.len());
         let mut missing = HashMap::new();
-        for (id, lookup) in ids.iter().zip(cache.redis.look_up(ids).await) {
+        let last: Vec<Found<V>> = ids.iter().map(|id| cache.last(id)).collect();
+        let known = last.iter().map(|last| last.as_ref().map_or(0, |last| last.rev));
+        let wanted: Vec<(&DocId, u64)> = ids.iter().zip(known).collect();
+        let lookups = cache.redis.look_up(&wanted).await;
+        for ((id, last), lookup) in ids.iter().zip(last).zip(lookups) {
             found.push(match lookup {
-                Lookup::Hit(stored) => self.serve(&stored)?.map(Arc::new),
+                Lookup::Hit(stored) => self.combine(cache, &stored)?,
+                Lookup::Known => last,
                 Lookup::Miss(ticket) => {
                     // The same id twice: the first has the lease.
                     let ticket_of_id = missing.entry(id.clone()).or_insert(None);
@@ -111,6 +119,14 @@ impl<V: View> ViewReader<V> {
             }
         }
         Ok(found)
+    }
+
+    fn combine(&self, cache: &Shared<V::Doc>, stored: &StoredDocument) -> Result<Found<V>, ViewError> {
+        let served = self.serve(stored)?.map(Arc::new);
+        if let Some(served) = &served {
+            cache.keep(served);
+        }
+        Ok(served)
     }
 
     /// The document as the store has it now.
