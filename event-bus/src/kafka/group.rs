@@ -5,6 +5,8 @@
 //! members at any moment: a member loads the positions of what it is given, drops what is at or below them, and reads
 //! from the log what the topic lacks. See [`super::gap`].
 
+mod from_log;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,11 +21,11 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::time::Instant;
 
-use super::gap::{self, Fill, Owned};
+use super::Kafka;
+use super::gap::{Fill, Owned};
 use super::member::{Change, Member};
 use super::positions::Positions;
 use super::record::{self, Record};
-use super::{Kafka, relay};
 use crate::subscription::{Batch, Offsets};
 use crate::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning};
 
@@ -117,15 +119,7 @@ impl Group {
         let (max, deadline) = (max.max(1), Instant::now() + wait);
         loop {
             self.settle().await?;
-            if let Some((key, after)) = self.gap {
-                let relay = self.relay().await?;
-                self.fill = gap::fill_gap(&self.owned, relay.as_ref(), key, after);
-                self.gap = None;
-                if self.fill.is_none() {
-                    // The relay vouches for it.
-                    self.complete(&[key], after);
-                }
-            }
+            self.open_gap().await?;
             if self.fill.is_some() {
                 let batch = self.read_log(max).await?;
                 self.stay_alive();
@@ -258,117 +252,6 @@ impl Group {
             }
         }
         Ok(Some(stored))
-    }
-
-    /// How far the relay says it is.
-    async fn relay(&self) -> Result<Option<Checkpoint>, BusError> {
-        let relay = self.source.checkpoints.load(&relay::SUBSCRIBER.into()).await?;
-        Ok(relay.filter(|relay| relay.log == self.log()))
-    }
-
-    /// Compares with the relay: what stays behind it while nothing comes has been lost.
-    async fn look(&mut self) {
-        self.look_at = Instant::now() + self.source.kafka.options().idle_check;
-        let relay = match self.relay().await {
-            Ok(relay) => relay,
-            Err(error) => {
-                // The topics are read all the same.
-                tracing::warn!(%error, subscriber = %self.subscriber, "the relay's place cannot be read");
-                return;
-            }
-        };
-        self.fill = gap::fill_idle(&mut self.owned, relay.as_ref());
-        if let Some(fill) = &self.fill {
-            tracing::warn!(
-                subscriber = %self.subscriber, from = %fill.read, to = %fill.target, partitions = fill.keys.len(),
-                "the topics lack events: reading them from the log"
-            );
-        }
-    }
-
-    /// Everything of `keys` up to `target` has been delivered.
-    fn complete(&mut self, keys: &[PartitionKey], target: Position) {
-        for key in keys {
-            if let Some(owned) = self.owned.get_mut(key) {
-                owned.delivered = owned.delivered.max(target);
-            }
-        }
-    }
-
-    /// The next page of the log, as far as it is lacking.
-    async fn read_log(&mut self, max: usize) -> Result<Batch, BusError> {
-        let Some(Fill { read, target, .. }) = self.fill else {
-            return Ok(self.empty());
-        };
-        let mut entries = self.source.log.read(read, max).await?;
-        if entries.is_empty() {
-            let head = self.source.log.head().await?;
-            if head < target {
-                return Err(BusError::BeyondHead {
-                    subscriber: Arc::clone(&self.subscriber),
-                    position: target,
-                    head,
-                });
-            }
-            return Ok(self.empty());
-        }
-        entries.retain(|entry| entry.position() <= target);
-        let keys = self.fill.take().map(|fill| fill.keys).unwrap_or_default();
-        let mut collected = Collected::default();
-        let mut read = entries.last().map_or(target, LogEntry::position);
-        for entry in entries {
-            let Some(key) = self.lacking(&keys, &entry) else {
-                continue;
-            };
-            if is_newer(&entry) {
-                if collected.entries.is_empty() {
-                    self.fill = Some(Fill {
-                        read: before(&entry),
-                        target,
-                        keys,
-                    });
-                    return Err(self.upgrade(&entry));
-                }
-                read = before(&entry);
-                break;
-            }
-            self.complete(&[key], entry.position());
-            collected.keys.insert(key);
-            collected.entries.push(entry);
-        }
-        if read < target {
-            self.fill = Some(Fill { read, target, keys });
-        } else {
-            self.complete(&keys, target);
-            collected.keys.extend(keys);
-        }
-        Ok(self.batch(collected))
-    }
-
-    /// The partition that `entry` has to be delivered for.
-    fn lacking(&self, keys: &[PartitionKey], entry: &LogEntry) -> Option<PartitionKey> {
-        let stream = match entry {
-            LogEntry::Event(event) => event.stream.clone(),
-            LogEntry::Unreadable(event) => event.stream()?,
-        };
-        let key = self.partitioning().of(&stream);
-        let place = self.owned.get(&key).filter(|_| keys.contains(&key))?;
-        (entry.position() > place.delivered).then_some(key)
-    }
-
-    /// A member that reads the log for long is still one: it polls, now and then.
-    fn stay_alive(&mut self) {
-        let now = Instant::now();
-        if now < self.alive_at || self.held.len() >= MAX_HELD {
-            return;
-        }
-        self.alive_at = now + SIGN_OF_LIFE;
-        if let Ok(consumer) = self.member.consumer()
-            && let Some(received) = consumer.recv().now_or_never()
-            && let Err(error) = self.receive(received)
-        {
-            tracing::warn!(%error, "while reading the log");
-        }
     }
 
     /// Keeps what came, or says what is wrong.
