@@ -189,6 +189,10 @@ impl Subscription {
 
     /// Leaves its consumer group, so that others are given its partitions at once, and waits for that for at most a few
     /// seconds. Of a subscription that is dropped instead, the same goes on behind it, as far as the process lasts.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_async, reason = "only servers are waited for")
+    )]
     pub async fn close(self) {
         match self.source {
             Source::Log(_) => {}

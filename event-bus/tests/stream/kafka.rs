@@ -363,6 +363,54 @@ async fn another_number_of_partitions_is_refused() {
 }
 
 #[tokio::test]
+async fn topics_made_again_with_more_partitions_lose_nobody_anything() {
+    if !is_there() {
+        return;
+    }
+    let (mut stream, items) = (Cluster::empty().await, items(10));
+    append_each(&stream, &items, 4).await;
+    let mut guarded = Guarded::default();
+    let mut before = stream.subscribe("s").await.expect("opened");
+    follow(&mut before, &mut guarded, 10, 4).await;
+    before.close().await;
+    stream.stop_relay().await;
+    stream.topics.kafka.delete_topics().await.expect("deleted");
+    stream.topics.kafka = Kafka::new(KafkaOptions {
+        brokers: stream.topics.brokers.clone(),
+        topic_prefix: stream.topics.prefix.clone(),
+        partitions: 5,
+        idle_check: Duration::from_millis(300),
+        ..KafkaOptions::default()
+    });
+    stream.append("SKU-0", 1).await;
+    // What was handled of three partitions says nothing about five: all of it comes again, and then once only.
+    let mut after = stream.subscribe("s").await.expect("opened");
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while guarded.repeats < 40 || !guarded.last.values().any(|last| *last == Version(5)) {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "in time: {}",
+            guarded.repeats
+        );
+        let batch = after
+            .next_batch(7, Duration::from_millis(100))
+            .await
+            .expect("a batch");
+        guarded.handle(&batch);
+        after.ack(&batch).await.expect("acknowledged");
+    }
+    after.close().await;
+    let mut again = stream.join("s").await.expect("opened");
+    stream.append("SKU-1", 1).await;
+    let batches = take(&mut again, 1).await;
+    assert_eq!(
+        sequences(&batches),
+        BTreeMap::from([("SKU-1".to_owned(), vec![Version(5)])])
+    );
+    assert_eq!(guarded.repeats, 40);
+}
+
+#[tokio::test]
 async fn a_restored_log_is_relayed_again_and_what_it_lost_is_not_delivered() {
     if !is_there() {
         return;
