@@ -16,8 +16,7 @@ use crate::{Journal, LogEntry, RawEvent, ReadError};
 /// How often the head is read, to see what other processes have committed.
 const POLL: Duration = Duration::from_millis(250);
 
-/// As [`POLL`], while somebody watches a log that has many processes.
-#[cfg(feature = "cluster")]
+/// As [`POLL`], while somebody watches a log that other processes write all the time.
 const POLL_WATCHED: Duration = Duration::from_millis(20);
 
 /// How a log is opened.
@@ -195,10 +194,10 @@ async fn poll_head(log: Weak<Inner>) {
 
 impl Inner {
     fn poll_after(&self) -> Duration {
-        #[cfg(feature = "cluster")]
-        if matches!(self.store.database(), Database::Postgres(_)) && self.tail.is_watched() {
-            return POLL_WATCHED;
+        if self.store.is_shared() && self.tail.is_watched() {
+            POLL_WATCHED
+        } else {
+            POLL
         }
-        POLL
     }
 }

@@ -45,6 +45,15 @@ impl Store {
         &self.0
     }
 
+    /// Whether other processes are expected to write.
+    pub(crate) fn is_shared(&self) -> bool {
+        match &self.0 {
+            Database::Sqlite(_) => false,
+            #[cfg(feature = "cluster")]
+            Database::Postgres(_) => true,
+        }
+    }
+
     pub(crate) async fn begin_epoch(&self) -> Result<LogIdentity, DatabaseError> {
         match &self.0 {
             Database::Sqlite(file) => Ok(file.write(sqlite::begin_epoch).await?),

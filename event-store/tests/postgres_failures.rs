@@ -25,8 +25,8 @@ use event_store::{
 };
 use postgres_es::PostgresEventRepository;
 use sqlx::{Connection as _, Executor as _};
-use support::PostgresLog;
 use support::proxy::{Cut, Proxy};
+use support::{PostgresLog, killed};
 
 /// Part of every stored event, and of nothing that is asked.
 const STORES: &[u8] = b"\"actor_kind\"";
@@ -375,4 +375,27 @@ async fn stock_postgres_es_reads_the_log_and_cannot_write_past_the_journal() {
     );
     assert!(stock.execute("mug", ShelfCommand::Put(1)).await.is_err());
     assert_eq!(process.log.head().await.unwrap(), Position(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_before_a_kill_is_in_the_log_once() {
+    let server = cluster!();
+    let mut acknowledged = Vec::new();
+    for life in 0..3 {
+        let told = killed::live_and_be_killed(server.url(), 50 + 100 * life);
+        assert!(!told.is_empty(), "a life without work");
+        acknowledged.extend(told);
+        // The server may still be at the last batch, so only what was told has to be there.
+        let raw = check_log(&server).await;
+        killed::check_acknowledged(&server.process().await, &raw, &acknowledged).await;
+    }
+    check_log(&server).await;
+}
+
+#[ignore = "the process that the kill test kills"]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_until_killed() {
+    if let Some(place) = killed::place() {
+        killed::command(&PostgresLog::process_at(&place).await).await;
+    }
 }

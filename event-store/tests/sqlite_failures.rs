@@ -1,19 +1,21 @@
 //! What only SQLite can do to a log: refuse a row, fail a commit, lose its process.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+#[path = "support/killed.rs"]
+mod killed;
+
 use std::sync::mpsc;
 use std::time::Duration;
 
-use event_schemas::{CommandId, Position, Version};
+use event_schemas::{Position, Version};
 use event_store::conformance::{
-    Process, Shelf, ShelfCommand, append, append_as, command_id, request, request_as, stream,
+    Process, ShelfCommand, append, append_as, command_id, request, request_as, stream,
 };
 use event_store::{
-    AccessError, AppendOutcome, Chain, ExecuteError, Executor, ExecutorOptions, Log, LogOptions, RawEvent,
-    Settle, SettleOutcome, Unavailable,
+    AccessError, AppendOutcome, Chain, ExecuteError, Executor, ExecutorOptions, Log, LogOptions, Settle,
+    SettleOutcome, Unavailable,
 };
+use killed::{check_acknowledged, live_and_be_killed};
 use sqlite_file::{Options, SqliteError, SqliteFile};
 
 async fn open(dir: &std::path::Path) -> (SqliteFile, Process) {
@@ -195,21 +197,13 @@ async fn a_closed_file_answers_instead_of_hanging() {
     assert_eq!(outcome, AppendOutcome::Unavailable(closed));
 }
 
-/// What a client was told.
-struct Acknowledged {
-    shelf: String,
-    id: CommandId,
-    version: Version,
-    position: Position,
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_before_a_kill_is_in_the_log_once() {
     const LIVES: usize = 6;
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Vec::new();
     for life in 0..LIVES {
-        let told = live_and_be_killed(dir.path(), 50 + 60 * life);
+        let told = live_and_be_killed(dir.path().to_str().unwrap(), 50 + 60 * life);
         assert!(!told.is_empty(), "a life without work");
         let (file, process) = open(dir.path()).await;
         let raw = process.log.read_raw(Position(0), 1_000_000).await.unwrap();
@@ -225,79 +219,12 @@ async fn what_was_acknowledged_before_a_kill_is_in_the_log_once() {
     }
 }
 
-/// Every command has the events that its client was told of, and a repeat of it hears the same.
-async fn check_acknowledged(process: &Process, raw: &[RawEvent], acknowledged: &[Acknowledged]) {
-    let mut repeats = Vec::new();
-    for told in acknowledged {
-        let event = &raw[told.position.0 as usize - 1];
-        assert_eq!(
-            (event.aggregate_id.as_str(), event.version),
-            (told.shelf.as_str(), told.version)
-        );
-        assert!(event.metadata.contains(&told.id.to_string()));
-        let repeat = request_as(told.id, ShelfCommand::PutOneByOne(2));
-        repeats.push(process.shelves.enqueue(told.shelf.as_str(), repeat).await);
-    }
-    for (told, repeat) in acknowledged.iter().zip(repeats) {
-        let receipt = repeat.await.unwrap();
-        assert!(receipt.replayed);
-        assert_eq!((receipt.version, receipt.position), (told.version, told.position));
-    }
-}
-
-/// Runs this test binary as another process that commands, and kills it once it has acknowledged `enough`.
-fn live_and_be_killed(dir: &std::path::Path, enough: usize) -> Vec<Acknowledged> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "commands_until_killed", "--ignored", "--nocapture"])
-        .env("OMISYS_TEST_LOG", dir)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut acknowledged = Vec::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        let line = line.unwrap();
-        let words: Vec<_> = line.split(' ').collect();
-        // The last line may be cut off.
-        if let ["ack", shelf, id, version, position, "."] = words[..] {
-            acknowledged.push(Acknowledged {
-                shelf: shelf.to_owned(),
-                id: id.parse().unwrap(),
-                version: Version(version.parse().unwrap()),
-                position: Position(position.parse().unwrap()),
-            });
-        }
-        if acknowledged.len() == enough {
-            child.kill().unwrap();
-        }
-    }
-    child.wait().unwrap();
-    acknowledged
-}
-
 #[ignore = "the process that the kill test kills"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commands_until_killed() {
-    let Some(dir) = std::env::var_os("OMISYS_TEST_LOG") else {
-        return;
-    };
-    let (_file, process) = open(dir.as_ref()).await;
-    let callers: Vec<_> = (0..32)
-        .map(|caller| {
-            let shelves: Executor<Shelf> = process.shelves.clone();
-            tokio::spawn(async move {
-                let shelf = format!("shelf-{}", caller % 5);
-                // Bounded, should nobody come to kill it.
-                for _ in 0..100_000 {
-                    let id = command_id();
-                    let put = request_as(id, ShelfCommand::PutOneByOne(2));
-                    let receipt = shelves.submit(shelf.as_str(), put).await.unwrap();
-                    println!("ack {shelf} {id} {} {} .", receipt.version, receipt.position);
-                }
-            })
-        })
-        .collect();
-    for caller in callers {
-        caller.await.unwrap();
+    if let Some(place) = killed::place() {
+        let (_file, process) = open(place.as_ref()).await;
+        killed::command(&process).await;
     }
 }
 

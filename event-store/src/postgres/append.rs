@@ -317,7 +317,7 @@ mod tests {
         JournalEntry::new(chain.clone(), Work::Settle(settle), Box::new(drop))
     }
 
-    fn at<'a>(mug: &'a StreamId, version: u64) -> Known<'a> {
+    fn at(mug: &StreamId, version: u64) -> Known<'_> {
         Known {
             versions: HashMap::from([(mug, Version(version))]),
             receipts: HashMap::new(),

@@ -6,6 +6,7 @@
     reason = "support of tests; not each of them uses all of it"
 )]
 
+pub mod killed;
 pub mod proxy;
 
 use database::testing::TestDatabase;
