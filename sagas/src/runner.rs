@@ -4,17 +4,17 @@
 //! event waits for the one of the same scope before it. Timers and effects of the batch and the checkpoint become
 //! durable in one write, after all its commands.
 
+mod healing;
+mod storing;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use database::DatabaseError;
-use event_bus::{
-    Batch, BusError, Checkpoint, Checkpoints, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription,
-};
+use event_bus::{Batch, BusError, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription};
 use event_schemas::{Clock, EventId, Position, RecordedEvent};
 use event_store::{Log, LogEntry, ReadError, UnreadableEvent};
-use sqlite_file::SqliteError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,9 @@ use crate::fault::{self, Faults};
 use crate::folds::Folds;
 use crate::policies::{self, Action, PolicyCommand, TimerKind};
 use crate::trouble::{Trouble, ends_the_stream, lasting};
-use crate::work::{self, Change, Handoff, Table, Work};
+use crate::work::{Change, Handoff, Table, Work};
+
+pub(crate) use storing::{Storing, furthest};
 
 /// How long a batch waits for events before the runner looks up.
 const BATCH_WAIT: Duration = Duration::from_secs(10);
@@ -95,22 +97,6 @@ enum Step {
     Request(Request),
     Stored(Result<(), DatabaseError>),
     Batch(Result<Batch, BusError>),
-}
-
-/// A write that has been handed in.
-pub(crate) struct Storing {
-    changes: Arc<[Change]>,
-    /// Without its entries.
-    batch: Batch,
-    /// How often it has failed.
-    tries: u32,
-    answer: oneshot::Receiver<Result<(), DatabaseError>>,
-}
-
-/// The furthest position that the checkpoint names in any partition.
-pub(crate) fn furthest(checkpoint: &Checkpoint) -> Position {
-    let positions = checkpoint.positions().iter().map(|(_, position)| *position);
-    positions.max().unwrap_or(Position(0))
 }
 
 impl InFlight {
@@ -210,6 +196,26 @@ impl Runner {
         Ok(())
     }
 
+    /// Whether the scope waits for someone; one that looks so is looked up, since another process may have healed it.
+    async fn is_parked(&mut self, scope: &str) -> Result<bool, Stop> {
+        if !self.letters.is_parked(scope) {
+            return Ok(false);
+        }
+        let mut tries = 0;
+        loop {
+            match self.letters.first(scope).await {
+                Ok(first) => {
+                    self.is_over(tries);
+                    return Ok(first.is_some());
+                }
+                Err(error) => {
+                    tries += 1;
+                    self.refused(&error, tries).await?;
+                }
+            }
+        }
+    }
+
     /// The store refuses what has to be before the stream goes on: waits for the next try.
     async fn refused(&mut self, error: &DatabaseError, tries: u32) -> Result<(), Stop> {
         if lasting(error) {
@@ -240,7 +246,7 @@ impl Runner {
         while self.in_flight.busy.contains_key(&scope) {
             self.settle_one().await?;
         }
-        if !self.letters.none_parked() && self.letters.is_parked(&scope) {
+        if !self.letters.none_parked() && self.is_parked(&scope).await? {
             return self.park(recorded, scope, None).await;
         }
         let actions = match self.react(recorded).await {
@@ -387,174 +393,5 @@ impl Runner {
             parked_at: self.clock.now(),
         };
         self.keep(letter).await
-    }
-
-    /// Hands in the write of a batch. Once it is durable, its effects go to the worker and its position is shown.
-    async fn store(&mut self, changes: Arc<[Change]>, batch: Batch, tries: u32) -> Result<(), Stop> {
-        let subscriber = Arc::clone(self.subscription.subscriber());
-        let effects = changes
-            .iter()
-            .filter(|change| {
-                matches!(
-                    change,
-                    Change::Add {
-                        table: Table::Effects,
-                        ..
-                    }
-                )
-            })
-            .count();
-        // No room at the worker: then the rows are for whoever looks for due ones.
-        let room = self.handoff.room_for(effects);
-        let lease_until = room.as_ref().map(|_| self.clock.now());
-        let lease_until = lease_until.map(|now| now.checked_add(self.config.lease).unwrap_or(now));
-        let (reply, answer) = oneshot::channel();
-        let (work, handled) = (self.work.clone(), self.handled.clone());
-        let (rows, any) = (Arc::clone(&changes), !changes.is_empty());
-        let saved = batch.checkpoint().clone();
-        let position = furthest(&saved);
-        let submitted = self.work.database().submit(
-            move |session| {
-                let leased = work::apply(session, &rows, lease_until)?;
-                Checkpoints::save_in(session, &subscriber, &saved)?;
-                Ok::<_, DatabaseError>(leased)
-            },
-            move |outcome| {
-                let stored = outcome.map(|leased| {
-                    if let Some(room) = room {
-                        room.hand_over(leased);
-                    }
-                    if any {
-                        work.ring();
-                    }
-                    handled.send_modify(|handled| *handled = position.max(*handled));
-                });
-                // The runner may have been cancelled meanwhile.
-                let _ = reply.send(stored);
-            },
-        );
-        submitted.await?;
-        self.storing = Some(Storing {
-            changes,
-            batch,
-            tries,
-            answer,
-        });
-        Ok(())
-    }
-
-    async fn stored(storing: &mut Option<Storing>) -> Result<(), DatabaseError> {
-        match storing {
-            Some(storing) => (&mut storing.answer)
-                .await
-                .unwrap_or(Err(SqliteError::Closed.into())),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// The last batch's write is durable: it need not come again.
-    async fn is_stored(&mut self) -> Result<(), Stop> {
-        let Some(storing) = self.storing.take() else {
-            return Ok(());
-        };
-        if storing.tries > 0 {
-            self.trouble.over();
-        }
-        let behind = self
-            .log
-            .watch()
-            .borrow()
-            .0
-            .saturating_sub(self.handled.borrow().0);
-        metrics::gauge!("omisys_saga_lag_positions").set(behind as f64);
-        match self.subscription.ack(&storing.batch).await {
-            // What was not acknowledged comes again, and its positions say that it is done.
-            Err(error) if !ends_the_stream(&error) => {
-                tracing::warn!(%error, "a batch was not acknowledged");
-                Ok(())
-            }
-            outcome => Ok(outcome?),
-        }
-    }
-
-    /// Hands in a write again that failed; once more if that must be the last time, since all of it comes again after a
-    /// restart.
-    async fn store_again(&mut self, error: DatabaseError) -> Result<(), Stop> {
-        let Some(storing) = self.storing.take() else {
-            return Ok(());
-        };
-        if lasting(&error) {
-            return Err(error.into());
-        }
-        if self.cancel.is_cancelled() && storing.tries > 0 {
-            return Err(Stopped::Cancelled.into());
-        }
-        tracing::warn!(%error, "timers, effects and checkpoint were not stored; trying again");
-        let tries = storing.tries + 1;
-        self.pause(&error, tries).await;
-        self.store(storing.changes, storing.batch, tries).await
-    }
-
-    async fn finish_store(&mut self) -> Result<(), Stop> {
-        while self.storing.is_some() {
-            match Self::stored(&mut self.storing).await {
-                Ok(()) => self.is_stored().await?,
-                Err(error) => self.store_again(error).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn answer(&mut self, request: Request) -> Result<(), Stop> {
-        // Whoever asked may have gone.
-        match request {
-            Request::Retry { scope, reply } => {
-                let _ = reply.send(self.retry(&scope).await);
-            }
-            Request::Skip { scope, reply } => {
-                let _ = reply.send(self.letters.skip(&scope).await);
-            }
-        }
-        Ok(())
-    }
-
-    async fn retry(&mut self, scope: &str) -> Result<Retried, DatabaseError> {
-        let mut handled = 0;
-        while let Some(letter) = self.letters.first(scope).await? {
-            if let Err(failure) = self.handle_letter(&letter).await {
-                let reason = failure.to_string();
-                self.letters.failed_again(&letter, reason.clone()).await?;
-                return Ok(Retried::StillParked { handled, reason });
-            }
-            self.letters.resolved(&letter).await?;
-            handled += 1;
-        }
-        Ok(Retried::Healed { handled })
-    }
-
-    /// What the event of a dead letter asks for, from beginning to end.
-    async fn handle_letter(&mut self, letter: &DeadLetter) -> Result<(), Failure> {
-        let unforeseen = |error: &dyn std::fmt::Display| Failure::Unforeseen(error.to_string());
-        let recorded = work::read_event(&self.log, &letter.event_id)
-            .await
-            .map_err(|error| unforeseen(&error))?;
-        let cause = Cause::from(&*recorded);
-        for action in self.react(&recorded).await? {
-            let Some(command) = self.note(&recorded, action) else {
-                continue;
-            };
-            match self.dispatcher.run(&cause, command).await {
-                Err(Failure::Later(_)) => self.changes.push(self.again_later(&recorded)),
-                outcome => outcome?,
-            }
-        }
-        let changes = std::mem::take(&mut self.changes);
-        let stored = self
-            .work
-            .database()
-            .write(move |session| work::apply(session, &changes, None).map(|_| ()));
-        stored.await.map_err(|error: DatabaseError| unforeseen(&error))?;
-        self.work.ring();
-        Ok(())
     }
 }

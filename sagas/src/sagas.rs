@@ -346,7 +346,8 @@ impl Sagas {
 
     /// Handles the letters of `scope` again, in order, up to the first that fails again.
     pub async fn retry(&self, scope: &str) -> Result<Retried, HealError> {
-        if self.work_letters.is_parked(scope) {
+        // Asked for, not remembered: another process may have parked it.
+        if self.work_letters.first(scope).await?.is_some() {
             return Ok(self.revive(scope).await?);
         }
         let (reply, answer) = oneshot::channel();
@@ -362,8 +363,8 @@ impl Sagas {
 
     /// Gives up on the first letter of `scope`; those behind it wait for a retry. None if nothing is parked there.
     pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, HealError> {
-        if self.work_letters.is_parked(scope) {
-            return Ok(self.work_letters.skip(scope).await?);
+        if let Some(skipped) = self.work_letters.skip(scope).await? {
+            return Ok(Some(skipped));
         }
         let (reply, answer) = oneshot::channel();
         self.ask(

@@ -7,6 +7,8 @@
 mod failures;
 #[path = "hiccups.rs"]
 mod hiccups;
+#[path = "kafka.rs"]
+mod kafka;
 #[path = "races.rs"]
 mod races;
 #[path = "replicas.rs"]

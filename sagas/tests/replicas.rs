@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use aggregates::order::OrderStatus;
 use common::{DEADLINE, Shop, sandbox};
+#[cfg(feature = "cluster")]
 use event_store::{ExecutorOptions, Executors, Log, LogOptions};
 use sagas::fault::Faults;
 use sagas::provider::{Provider, token};
