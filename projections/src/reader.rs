@@ -77,11 +77,18 @@ impl<V: View> ViewReader<V> {
 
     /// The document `id`; none if there is none, or nothing that can be shown yet.
     pub async fn get(&self, id: &DocId) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
-        let cache = match &self.cache {
-            ViewCache::InProcess(cache) => cache,
+        match &self.cache {
+            ViewCache::InProcess(cache) => self.get_in_process(cache, id).await,
             #[cfg(feature = "cluster")]
-            ViewCache::Redis(cache) => return self.get_shared(cache, id).await,
-        };
+            ViewCache::Redis(cache) => self.get_shared(cache, id).await,
+        }
+    }
+
+    async fn get_in_process(
+        &self,
+        cache: &InProcess<V::Doc>,
+        id: &DocId,
+    ) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
         if let Some(cached) = cache.get(id) {
             count(V::NAME, "hit", 1);
             return Ok(Some(cached));
@@ -97,11 +104,18 @@ impl<V: View> ViewReader<V> {
 
     /// The documents `ids`, in their order.
     pub async fn get_many(&self, ids: &[DocId]) -> Result<Vec<Option<Arc<Served<V::Doc>>>>, ViewError> {
-        let cache = match &self.cache {
-            ViewCache::InProcess(cache) => cache,
+        match &self.cache {
+            ViewCache::InProcess(cache) => self.get_many_in_process(cache, ids).await,
             #[cfg(feature = "cluster")]
-            ViewCache::Redis(cache) => return self.get_many_shared(cache, ids).await,
-        };
+            ViewCache::Redis(cache) => self.get_many_shared(cache, ids).await,
+        }
+    }
+
+    async fn get_many_in_process(
+        &self,
+        cache: &InProcess<V::Doc>,
+        ids: &[DocId],
+    ) -> Result<Vec<Option<Arc<Served<V::Doc>>>>, ViewError> {
         let mut found: Vec<_> = ids.iter().map(|id| cache.get(id)).collect();
         let missing: Vec<usize> = (0..ids.len()).filter(|index| found[*index].is_none()).collect();
         count(V::NAME, "hit", (ids.len() - missing.len()) as u64);

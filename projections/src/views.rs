@@ -284,6 +284,10 @@ impl Views {
     }
 
     /// Asks the store, and the cache, whether they answer: for readiness. Only the store has to.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_async, reason = "only servers are waited for")
+    )]
     pub async fn check(&self) -> Result<CacheState, ViewError> {
         #[cfg(feature = "cluster")]
         if let (ViewStore::Mongo(store), Caching::Redis(redis)) = (&self.inner.store, &self.inner.cache) {

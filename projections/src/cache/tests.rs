@@ -1,4 +1,8 @@
 //! What every view cache does; both run it.
+#![cfg_attr(
+    not(feature = "cluster"),
+    allow(clippy::unused_async, reason = "only Redis is waited for")
+)]
 
 use std::sync::Arc;
 
@@ -7,6 +11,7 @@ use event_schemas::{AggregateType, RecordedEvent};
 use super::*;
 use crate::document::Document;
 use crate::served::Served;
+#[cfg(feature = "cluster")]
 use crate::store::{StoredDocument, Table, ViewSchema};
 use crate::view::FoldError;
 
@@ -34,6 +39,7 @@ impl View for Notes {
     }
 }
 
+#[cfg(feature = "cluster")]
 fn table(generation: u32) -> Table {
     Table::new(ViewSchema::of::<Notes>(), generation)
 }
@@ -42,7 +48,8 @@ fn served(id: &DocId, rev: u64) -> Served<()> {
     Served::new(id.clone(), 1, rev, Vec::new(), 1, ())
 }
 
-pub(super) fn stored(id: &DocId, rev: u64) -> StoredDocument {
+#[cfg(feature = "cluster")]
+fn stored(id: &DocId, rev: u64) -> StoredDocument {
     StoredDocument {
         id: id.clone(),
         rev,

@@ -191,6 +191,10 @@ impl Worker {
     }
 
     /// Nothing is waiting: the views have what there is.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_async, reason = "only servers are waited for")
+    )]
     async fn idle(&self) {
         for progress in self.runner.progress() {
             metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view).set(0.0);

@@ -189,6 +189,10 @@ impl ViewStore {
     }
 
     /// Stores how far the documents of these views have come, where [`Self::write`] could not.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unused_async, reason = "only servers are waited for")
+    )]
     pub(crate) async fn advance(
         &self,
         tables: &[Arc<Table>],

@@ -79,7 +79,7 @@ impl SqliteViewStore {
 
     /// A page of a list.
     pub(crate) async fn find(&self, table: &Arc<Table>, query: &Query) -> Result<StoredPage, ViewError> {
-        let (sql, parameters) = sql::page(&table.schema, &table.statements.table, query)?;
+        let (sql, parameters) = sql::page(&table.schema, table.name(), query)?;
         let limit = query.limit;
         Ok(self
             .file
