@@ -114,6 +114,8 @@ impl Cluster {
     async fn end(self) {
         self.relay.stop().await;
         self.kafka.delete_topics().await.unwrap();
+        let groups = VIEW_NAMES.map(|view| format!("{view}.g1"));
+        self.kafka.delete_groups(&groups).await.unwrap();
         self.mongo.drop_database().await.unwrap();
     }
 }

@@ -42,6 +42,28 @@ impl Kafka {
         Ok(())
     }
 
+    /// Deletes the consumer groups of `subscribers`, none of which may have a member any more. Their positions are kept
+    /// elsewhere.
+    pub async fn delete_groups(&self, subscribers: &[String]) -> Result<(), BusError> {
+        let admin: AdminClient<_> = self.client().create_with_context(Logged)?;
+        let prefix = &self.options().topic_prefix;
+        let groups = subscribers
+            .iter()
+            .map(|subscriber| format!("{prefix}.{subscriber}"));
+        let groups: Vec<String> = groups.collect();
+        let groups: Vec<&str> = groups.iter().map(String::as_str).collect();
+        let limits = AdminOptions::new().request_timeout(Some(ANSWER));
+        let deleted = admin.delete_groups(&groups, &limits).await;
+        tokio::task::spawn_blocking(move || drop(admin));
+        for outcome in deleted? {
+            match outcome {
+                Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound)) => {}
+                Err((group, code)) => return Err(BusError::Kafka(format!("group {group}: {code}"))),
+            }
+        }
+        Ok(())
+    }
+
     async fn ensure(&self, admin: &Arc<AdminClient<Logged>>) -> Result<(), BusError> {
         let names = AggregateType::ALL.map(|kind| self.topic(kind));
         let found = self.partition_counts(admin).await?;

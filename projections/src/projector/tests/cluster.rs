@@ -200,3 +200,46 @@ async fn another_process_reads_what_was_written() {
     })
     .await;
 }
+
+/// A partition moves between two processes, with a parked aggregate in it.
+#[tokio::test]
+async fn what_one_process_parks_another_holds_back_until_it_is_healed() {
+    with_shop(|shop| async move {
+        let log = Story::tell(11, 3).log(&mut Dice(11));
+        let order = StreamId::new(AggregateType::Order, order_id(2));
+        let events: Vec<_> = log
+            .iter()
+            .filter(|event| event.stream == order)
+            .cloned()
+            .collect();
+        assert!(events.len() > 3);
+        let (here, there) = (shop.stores.open(LOG).await, shop.stores.open(LOG).await);
+        let (mut here, mut there) = (runner(&here).await, runner(&there).await);
+        let letters = |runner: &Runner| {
+            let mut letters = runner.letters().into_iter();
+            letters.find(|(view, _)| *view == "orders").unwrap().1
+        };
+        // The first event is missing.
+        here.handle(entries(&events[1..2]), at(0)).await.unwrap();
+        assert!(letters(&there).none_parked());
+        there.reassigned().await.unwrap();
+        there.handle(entries(&events[2..3]), at(0)).await.unwrap();
+        let scope = order.to_string();
+        let parked = letters(&here).show(&scope).await.unwrap();
+        let versions: Vec<_> = parked.iter().map(|letter| letter.event_id.version).collect();
+        assert_eq!(versions, [Version(2), Version(3)]);
+
+        here.redo("orders", Arc::clone(&events[0])).await.unwrap();
+        while let Some(letter) = letters(&here).first(&scope).await.unwrap() {
+            let index = usize::try_from(letter.event_id.version.0).unwrap() - 1;
+            here.redo("orders", Arc::clone(&events[index])).await.unwrap();
+            letters(&here).resolved(&letter).await.unwrap();
+        }
+        // It believes that the order is still parked, and looks before it parks more of it.
+        assert!(letters(&there).is_parked(&scope));
+        there.handle(entries(&events[3..]), at(0)).await.unwrap();
+        assert!(letters(&here).show(&scope).await.unwrap().is_empty());
+        assert_eq!(stored(shop.views.orders()).await, expected::<Orders>(&events));
+    })
+    .await;
+}
