@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 stream_conformance!(Cluster, is_there());
 
-fn items(count: u64) -> Vec<String> {
+pub fn items(count: u64) -> Vec<String> {
     (0..count).map(|item| format!("SKU-{item}")).collect()
 }
 
@@ -28,13 +28,13 @@ async fn append_each(stream: &Cluster, items: &[String], count: u64) {
 /// What a handler makes of the stream, if it guards by the sequence as all of ours do: a repeat changes nothing, and a
 /// gap is a defect.
 #[derive(Default)]
-struct Guarded {
-    last: HashMap<StreamId, Version>,
-    repeats: usize,
+pub struct Guarded {
+    pub last: HashMap<StreamId, Version>,
+    pub repeats: usize,
 }
 
 impl Guarded {
-    fn handle(&mut self, batch: &Batch) {
+    pub fn handle(&mut self, batch: &Batch) {
         for event in batch.events() {
             let last = self.last.entry(event.stream.clone()).or_default();
             if event.version <= *last {

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
+#[cfg(feature = "cluster")]
+mod chaos;
 #[macro_use]
 mod conformance;
 mod in_process;

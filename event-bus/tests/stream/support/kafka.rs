@@ -10,6 +10,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaResult;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -83,15 +84,17 @@ impl Topics {
 
     /// Cuts all records that there are, as retention does.
     pub async fn cut(&self) {
+        self.try_cut().await.expect("cut");
+    }
+
+    pub async fn try_cut(&self) -> KafkaResult<TopicPartitionList> {
         let mut all = TopicPartitionList::new();
         for name in self.names() {
             for partition in 0..i32::from(PARTITIONS) {
-                all.add_partition_offset(&name, partition, Offset::End)
-                    .expect("listed");
+                all.add_partition_offset(&name, partition, Offset::End)?;
             }
         }
-        let cut = self.admin().delete_records(&all, &AdminOptions::new()).await;
-        cut.expect("cut");
+        self.admin().delete_records(&all, &AdminOptions::new()).await
     }
 
     /// How many records the topic of `kind` holds, repeats included.
