@@ -12,6 +12,7 @@ use identity::Identity;
 use identity::verifier::Verifier;
 use projections::{CacheState, Projector, Views};
 use query_api::QueryApi;
+use sagas::commands::{CommandSender, RemoteCommands};
 use sagas::fault::Faults;
 use sagas::{SagaStream, Sagas, SagasDeps};
 use tokio::sync::watch;
@@ -102,8 +103,9 @@ async fn command_api(config: &Config) -> Result<Running, CliError> {
     let (database, log) = open(config).await?;
     let identity = open_identity(config, &database).await?;
     let executors = Executors::start(&log, &ExecutorOptions::default());
+    let internal = command_api::internal_router(executors.clone());
     let (router, _) = parts::command_api(config, &log, &database, executors, &identity).await?;
-    Ok(with_identity(router, database_probe(&database), identity))
+    Ok(with_identity(router.merge(internal), database_probe(&database), identity))
 }
 
 async fn query_api(config: &Config) -> Result<Running, CliError> {
@@ -186,10 +188,9 @@ async fn projector(config: &Config) -> Result<Running, CliError> {
 
 async fn sagas(config: &Config) -> Result<Running, CliError> {
     let (database, log) = open(config).await?;
-    let executors = Executors::start(&log, &ExecutorOptions::default());
     let deps = SagasDeps {
         log: log.clone(),
-        commands: executors.into(),
+        commands: commands(config, &log).await?,
         stream: SagaStream::Kafka(source(config, &database, &log).await?),
         provider: parts::provider(config, &database).await?,
         database: database.clone(),
@@ -208,6 +209,17 @@ async fn sagas(config: &Config) -> Result<Running, CliError> {
         stop: Box::pin(async move { sagas.stop().await }),
         ..Running::new(Router::new(), readiness)
     })
+}
+
+/// Where the sagas send their commands: to the replicas that have the aggregates in memory, which let in who shows the
+/// services' token. Without one, straight to the log, which is as right and slower.
+async fn commands(config: &Config, log: &Log) -> Result<CommandSender, CliError> {
+    if service_token(config)?.is_none() {
+        tracing::warn!("without internal.token the sagas do not go through the command API");
+        return Ok(Executors::start(log, &ExecutorOptions::default()).into());
+    }
+    let pool = pool(config, "command-api", &config.upstreams.command_api).await?;
+    Ok(CommandSender::Remote(RemoteCommands::start(pool)))
 }
 
 async fn relay(config: &Config) -> Result<Running, CliError> {
