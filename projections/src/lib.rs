@@ -2,7 +2,9 @@
 //!
 //! * A view is a module: a [`View`] with its part, its document as it is read, and its filters.
 //! * [`Views`] is the query side: typed reads, lists, waiting for what was just written, watching a document.
-//! * The projector is the write side: it tails the log, folds by document, and stores each document with a guard.
+//! * The projector is the write side: it follows the stream, folds by document, and stores each document with a guard.
+//! * Documents are in SQLite, cached in the process that projects them; or, with the feature `cluster`, in MongoDB, cached
+//!   in Redis, projected and read by any number of processes.
 //!
 //! Read models are derived. Nothing here decides, and all of it can be folded again from the log.
 

@@ -118,7 +118,7 @@ const UNTOLD: usize = 20_000;
 const SERVED_BYTES: u64 = 4 << 20;
 
 /// Documents whose revision this process remembers.
-const SEEN: u64 = 100_000;
+const SEEN: u64 = 20_000;
 
 /// A ticket's number when there is an entry that is too old: it is to be replaced, not filled.
 const REPLACING: u64 = 0;

@@ -73,8 +73,16 @@ impl Worker {
             let text = error.to_string();
             let state = match &error {
                 ProjectError::Bus(BusError::Upgrade { .. }) => ProjectorState::Upgrade(text),
-                ProjectError::Bus(error) if !error.retryable() => ProjectorState::Failed(text),
-                ProjectError::Bus(_)
+                // Somebody has to decide what the views are to follow.
+                ProjectError::Bus(
+                    BusError::ForeignCheckpoint { .. }
+                    | BusError::ForeignRecord { .. }
+                    | BusError::BeyondHead { .. }
+                    | BusError::Partitions { .. },
+                ) => ProjectorState::Failed(text),
+                ProjectError::Bus(
+                    BusError::Kafka(_) | BusError::Positions(_) | BusError::Log(_) | BusError::Store(_),
+                )
                 | ProjectError::View(_)
                 | ProjectError::Contended
                 | ProjectError::Panicked => ProjectorState::Retrying(text),
