@@ -10,7 +10,7 @@ use projections::{VIEW_NAMES, Views};
 use serde_json::{Value, json};
 use sqlite_file::Synchronous;
 
-use crate::cli;
+use crate::cli::{self, Profile};
 use crate::config::Config;
 use crate::error::{CliError, Context};
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ pub async fn run(config: &Config, command: &cli::Audit, json: bool) -> Result<()
     let (database, log) = open_log(config).await?;
     let mut findings = walk(&database, &log, Duration::from_secs(command.grace)).await?;
     if command.views {
-        compare_views(config, &log, &mut findings).await?;
+        compare_views(&open_views(config, &database, &log).await?, &log, &mut findings).await?;
     }
     let Findings {
         events,
@@ -129,19 +129,35 @@ fn breach(
     json!({ "invariant": invariant, "stream": stream.to_string(), "detail": detail })
 }
 
-/// A stored document that is not what the log folds to is a breach too.
-async fn compare_views(config: &Config, log: &Log, findings: &mut Findings) -> Result<(), CliError> {
-    let path = Files::of(config).views();
-    if !path.is_file() {
-        return Err(CliError::failed(
-            "there are no read models to compare",
-            "start `omisys serve` once: it folds them",
-        ));
+/// The configured profile's read models, which must be there.
+async fn open_views(config: &Config, database: &Database, log: &Log) -> Result<Views, CliError> {
+    match config.profile {
+        Profile::Embedded => {
+            let path = Files::of(config).views();
+            if !path.is_file() {
+                return Err(CliError::failed(
+                    "there are no read models to compare",
+                    "start `omisys serve` once: it folds them",
+                ));
+            }
+            let file = open_file(&path, Synchronous::Normal)?;
+            Views::open_sqlite(&file, log.identity())
+                .await
+                .context("the read models could not be opened", READ_REMEDY)
+        }
+        #[cfg(feature = "cluster")]
+        Profile::Cluster => crate::cluster::stores::views(config, database, log).await,
+        #[cfg(not(feature = "cluster"))]
+        Profile::Cluster => {
+            // It could not even be opened.
+            let _ = database;
+            Err(crate::stores::without_cluster())
+        }
     }
-    let file = open_file(&path, Synchronous::Normal)?;
-    let views = Views::open_sqlite(&file, log.identity())
-        .await
-        .context("the read models could not be opened", READ_REMEDY)?;
+}
+
+/// A stored document that is not what the log folds to is a breach too.
+async fn compare_views(views: &Views, log: &Log, findings: &mut Findings) -> Result<(), CliError> {
     for name in VIEW_NAMES {
         let verification = views
             .verify(log, name)

@@ -105,7 +105,11 @@ async fn command_api(config: &Config) -> Result<Running, CliError> {
     let executors = Executors::start(&log, &ExecutorOptions::default());
     let internal = command_api::internal_router(executors.clone());
     let (router, _) = parts::command_api(config, &log, &database, executors, &identity).await?;
-    Ok(with_identity(router.merge(internal), database_probe(&database), identity))
+    Ok(with_identity(
+        router.merge(internal),
+        database_probe(&database),
+        identity,
+    ))
 }
 
 async fn query_api(config: &Config) -> Result<Running, CliError> {
