@@ -84,3 +84,47 @@ async fn no_session_survives_a_password_change_that_it_began_beside() {
         other.reset_password(id, password).await.unwrap();
     }
 }
+
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_are_counted_for_all_processes_together() {
+    use identity::{KeySource, Settings};
+    use limits::{Limits, Redis, RedisOptions};
+
+    if std::env::var_os("OMISYS_TEST_CLUSTER").is_none() && std::env::var_os("CI").is_none() {
+        eprintln!("not tested: OMISYS_TEST_CLUSTER is not set, so there is no Redis");
+        return;
+    }
+    let url = std::env::var("OMISYS_TEST_REDIS_URL").unwrap();
+    let shop = Shop::open().await;
+    let id = shop.account(ANN, Role::Customer).await;
+    // As good a name for this test's keys as any: it is new.
+    let process = async || {
+        let redis = Redis::open(RedisOptions::new(&url, format!("{id}:"))).unwrap();
+        Identity::open_counting(
+            &shop.database,
+            KeySource::Directory(shop.dir.path().join("keys")),
+            Settings::default(),
+            shop.clock.clone().into(),
+            &Limits::Redis(redis),
+        )
+        .await
+        .unwrap()
+    };
+    let (one, other) = (process().await, process().await);
+    let wrong = async |process: &Identity| {
+        let (email, password) = (Email::new(ANN).unwrap(), Password::new("not this one").unwrap());
+        process.log_in(email, password, ClientAddress(None)).await
+    };
+    for n in 0..10 {
+        let refused = wrong(if n % 2 == 0 { &one } else { &other }).await;
+        assert!(matches!(refused, Err(SessionError::BadCredentials)), "{n}");
+    }
+    for process in [&one, &other] {
+        let refused = log_in(process).await;
+        assert!(
+            matches!(refused, Err(SessionError::Throttled(_))),
+            "even with the right one"
+        );
+    }
+}

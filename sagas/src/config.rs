@@ -40,7 +40,7 @@ pub struct SagasConfig {
     pub refund_attempts: u32,
     /// How long a call to the provider may take; its outcome is unknown then. Well below `lease`.
     pub provider_timeout: Duration,
-    /// For how long a worker has a timer or an effect to itself.
+    /// For how long a worker has a timer or an effect to itself: also how long what a killed process had begun waits.
     pub lease: Duration,
     /// Events handled together.
     pub batch_events: usize,
@@ -69,7 +69,7 @@ impl Default for SagasConfig {
             },
             refund_attempts: 20,
             provider_timeout: Duration::from_secs(10),
-            lease: Duration::from_secs(60),
+            lease: Duration::from_secs(30),
             batch_events: 1_000,
             commands_in_flight: 4_096,
             work_in_flight: 256,

@@ -33,7 +33,9 @@ pub enum UnpaidLimit {
 ///
 /// Orders enter when they are admitted here or seen in the log, and leave when the log says paid or cancelled.
 /// Customers are known again after a restart, since the log names them; addresses are not, because they never enter
-/// the log: after a restart the address limit begins anew. Clones share the count.
+/// the log: after a restart the address limit begins anew, and each replica has its own. Of what another replica has
+/// just admitted the log tells within moments; until then a customer may get past the limit by as many orders as there
+/// are replicas. Clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct UnpaidOrders {
     state: Arc<Mutex<State>>,
