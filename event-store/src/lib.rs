@@ -27,6 +27,7 @@ mod sqlite;
 mod store;
 mod streams;
 mod tail;
+mod trace;
 
 pub use chain::Chain;
 pub use command::{CommandRequest, Fingerprint, Fingerprints, Receipt};
@@ -37,3 +38,4 @@ pub use executor::{Executor, ExecutorOptions, PendingReceipt};
 pub use executors::Executors;
 pub use journal::{Append, AppendOutcome, Journal, Settle, SettleOutcome, StoredReceipt};
 pub use log::{Log, LogOptions};
+pub use trace::traced;

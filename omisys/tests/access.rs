@@ -108,56 +108,14 @@ async fn call(user: &User, operation: &Operation, path: &str) -> Reply {
         .unwrap()
 }
 
-async fn every_route_is_walked_by_everybody(profile: Profile) {
-    let demo = Demo::start(profile).await;
-    let product = demo.staff.stock_product("WALK", 100, 1000).await;
-    let owner = demo.shop.guest().await;
-    owner.add_to_cart("WALK", 1).await.expect(200);
-    let bought = owner.check_out("tok_ok", 10).await.expect(201).json();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let things = Things {
-        product,
-        order: text(&bought["order"]["id"]),
-        payment: text(&bought["order"]["payment"]["id"]),
-        // Somebody else's, since the admin's call will end that account's sessions.
-        account: demo.shop.guest().await.id,
-    };
-    // The cart is renewed by a policy, once the order is paid.
-    let added = until("the next cart takes items", || async {
-        let reply = owner.add_to_cart("WALK", 7).await;
-        (reply.status == 200).then(|| reply.json())
-    })
-    .await;
-    let own = [
-        format!("/v1/orders/{}", things.order),
-        format!("/v1/payments/{}", things.payment),
-        format!("/v1/carts/mine?at_least={}", text(&added["consistency_token"])),
-        format!("/v1/orders/{}/timeline", things.order),
-    ];
-    let mut before = Vec::new();
-    for path in &own {
-        before.push(
-            until("the owner sees what is theirs", || async {
-                let reply = owner.get(path).await;
-                (reply.status == 200 && !reply.body.is_empty()).then(|| reply.json())
-            })
-            .await,
-        );
-    }
-
-    let document = demo
-        .shop
-        .anonymous()
-        .get("/openapi.json")
-        .await
-        .expect(200)
-        .json();
+/// Calls every operation of `document` as nobody, as strangers and as staff.
+async fn walk(demo: &Demo, document: &Value, things: &Things, owner: &User) {
     let (guest, anonymous) = (demo.shop.guest().await, demo.shop.anonymous());
-    let (email, password) = demo.account("customer");
+    let (email, password) = Demo::account("customer");
     let customer = demo.shop.login(&email, &password).await;
-    let (email, password) = demo.account("staff");
+    let (email, password) = Demo::account("staff");
     let staff = demo.shop.login(&email, &password).await;
-    for operation in operations(&document) {
+    for operation in operations(document) {
         // Streams do not end, and a logout would end the walk.
         if operation.path.ends_with("/stream")
             || ["/auth/logout", "/auth/password"].contains(&operation.path.as_str())
@@ -209,6 +167,53 @@ async fn every_route_is_walked_by_everybody(profile: Profile) {
             }
         }
     }
+}
+
+async fn every_route_is_walked_by_everybody(profile: Profile) {
+    let demo = Demo::start(profile).await;
+    let product = demo.staff.stock_product("WALK", 100, 1000).await;
+    let owner = demo.shop.guest().await;
+    owner.add_to_cart("WALK", 1).await.expect(200);
+    let bought = owner.check_out("tok_ok", 10).await.expect(201).json();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let things = Things {
+        product,
+        order: text(&bought["order"]["id"]),
+        payment: text(&bought["order"]["payment"]["id"]),
+        // Somebody else's, since the admin's call will end that account's sessions.
+        account: demo.shop.guest().await.id,
+    };
+    // The cart is renewed by a policy, once the order is paid.
+    let added = until("the next cart takes items", || async {
+        let reply = owner.add_to_cart("WALK", 7).await;
+        (reply.status == 200).then(|| reply.json())
+    })
+    .await;
+    let own = [
+        format!("/v1/orders/{}", things.order),
+        format!("/v1/payments/{}", things.payment),
+        format!("/v1/carts/mine?at_least={}", text(&added["consistency_token"])),
+        format!("/v1/orders/{}/timeline", things.order),
+    ];
+    let mut before = Vec::new();
+    for path in &own {
+        before.push(
+            until("the owner sees what is theirs", || async {
+                let reply = owner.get(path).await;
+                (reply.status == 200 && !reply.body.is_empty()).then(|| reply.json())
+            })
+            .await,
+        );
+    }
+
+    let document = demo
+        .shop
+        .anonymous()
+        .get("/openapi.json")
+        .await
+        .expect(200)
+        .json();
+    walk(&demo, &document, &things, &owner).await;
     // What others tried without permission has changed nothing of the owner's; staff did not cancel a paid order by `{}`.
     let cart = owner.get("/v1/carts/mine").await.json();
     assert_eq!(cart["version"], before[2]["version"]);

@@ -296,7 +296,36 @@ async fn headers_that_are_too_large(profile: Profile) {
     demo.staff.get("/v1/products").await.expect(200);
 }
 
+/// What the stream would not take must not get into the log, where it would stand in the way of everything behind it.
+async fn an_event_that_is_too_large_is_refused_before_it_is_stored(profile: Profile) {
+    let demo = Demo::start(profile).await;
+    let title = json!({ "title": "\u{1f375}".repeat(200) });
+    let product = demo.staff.post("/v1/products", &title).await.expect(201).json();
+    let product = format!("/v1/products/{}", product["id"].as_str().unwrap());
+    let variant = json!({ "sku": "LONG", "price": { "amount": 1, "currency": "GBP" }, "tracked": false });
+    demo.staff
+        .post(&format!("{product}/variants"), &variant)
+        .await
+        .expect(201);
+    demo.staff
+        .post(&format!("{product}/publish"), &json!({}))
+        .await
+        .expect(200);
+    let order = |lines: usize| {
+        let line = json!({ "sku": "LONG", "quantity": 1 });
+        json!({
+            "lines": vec![line; lines], "payment": { "method": "sandbox", "token": "tok_ok" }, "country": "GB",
+        })
+    };
+    let reply = demo.staff.post("/v1/orders", &order(2_000)).await;
+    assert_problem(&reply, &[422], "an order of 2,000 long lines");
+    assert_eq!(reply.json()["type"], "/problems/event-too-large");
+    demo.staff.post("/v1/orders", &order(200)).await.expect(201);
+    assert_eq!(demo.audit()["orders"], 1);
+}
+
 common::on_both_profiles!(
+    an_event_that_is_too_large_is_refused_before_it_is_stored,
     bodies_that_are_not_what_a_route_takes,
     values_out_of_bounds,
     keys_are_asked_for_where_money_or_stock_moves,

@@ -14,9 +14,10 @@ use std::time::Duration;
 use database::DatabaseError;
 use event_bus::{Batch, BusError, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription};
 use event_schemas::{Clock, EventId, Position, RecordedEvent};
-use event_store::{Log, LogEntry, ReadError, UnreadableEvent};
+use event_store::{Log, LogEntry, ReadError, UnreadableEvent, traced};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::commands::Pending;
 use crate::config::SagasConfig;
@@ -86,6 +87,8 @@ pub(crate) struct InFlight {
 }
 
 struct Flight {
+    /// From the event to the outcome, if its trace is recorded.
+    span: Option<Span>,
     recorded: Arc<RecordedEvent>,
     scope: Arc<str>,
     command: PolicyCommand,
@@ -249,6 +252,10 @@ impl Runner {
         if !self.letters.none_parked() && self.is_parked(&scope).await? {
             return self.park(recorded, scope, None).await;
         }
+        let span = traced(recorded.metadata.traceparent.as_deref()).map(|traceparent| {
+            let position = recorded.position.0;
+            tracing::info_span!("policy", traceparent, position, event = recorded.event.name())
+        });
         let actions = match self.react(recorded).await {
             Ok(actions) => actions,
             Err(Failure::Stopped(stopped)) => return Err(stopped.into()),
@@ -267,6 +274,7 @@ impl Runner {
             let pending = self.dispatcher.enqueue(&cause, &command).await;
             let (recorded, scope) = (Arc::clone(recorded), Arc::clone(&scope));
             self.in_flight.push(Flight {
+                span: span.clone(),
                 recorded,
                 scope,
                 command,
@@ -314,6 +322,7 @@ impl Runner {
     /// Sees the oldest command through; false if there was none.
     async fn settle_one(&mut self) -> Result<bool, Stop> {
         let Some(Flight {
+            span: _span,
             recorded,
             scope,
             command,

@@ -1,6 +1,15 @@
 //! The stores of one test's cluster: a database, topics, documents and keys of its own on servers that tests share.
 
+use std::time::Duration;
+
 use database::testing::TestDatabase;
+use event_bus::{Kafka, KafkaOptions};
+use projections::{Mongo, MongoOptions};
+
+/// How long a server may take to remove a test's things.
+const REMOVAL: Duration = Duration::from_secs(20);
+/// Partitions of each topic: more than one, and few enough for many tests.
+const PARTITIONS: u16 = 3;
 
 /// Whether tests of the cluster profile are to run. With `CI` set they must: a missing server is a failure.
 pub fn cluster_is_to_be_tested() -> bool {
@@ -54,13 +63,58 @@ impl ClusterStores {
             pair("OMISYS_POSTGRES__URL", self.postgres.url().to_owned()),
             pair("OMISYS_POSTGRES__MAX_CONNECTIONS", "6".to_owned()),
             pair("OMISYS_KAFKA__BROKERS", server("OMISYS_TEST_KAFKA_BROKERS")),
-            pair("OMISYS_KAFKA__TOPIC_PREFIX", self.name.replace('_', "-")),
-            pair("OMISYS_KAFKA__PARTITIONS", "3".to_owned()),
+            pair("OMISYS_KAFKA__TOPIC_PREFIX", self.topic_prefix()),
+            pair("OMISYS_KAFKA__PARTITIONS", PARTITIONS.to_string()),
             pair("OMISYS_MONGODB__URL", server("OMISYS_TEST_MONGODB_URL")),
             pair("OMISYS_MONGODB__DATABASE", self.name.clone()),
             pair("OMISYS_REDIS__URL", server("OMISYS_TEST_REDIS_URL")),
             pair("OMISYS_REDIS__KEY_PREFIX", self.name.clone()),
         ]
+    }
+}
+
+impl ClusterStores {
+    fn topic_prefix(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// The stream.
+    ///
+    /// # Panics
+    /// If `OMISYS_TEST_KAFKA_BROKERS` is missing.
+    pub fn kafka(&self) -> Kafka {
+        Kafka::new(KafkaOptions {
+            brokers: server("OMISYS_TEST_KAFKA_BROKERS"),
+            topic_prefix: self.topic_prefix(),
+            partitions: PARTITIONS,
+            ..KafkaOptions::default()
+        })
+    }
+}
+
+impl Drop for ClusterStores {
+    /// What is cached in Redis expires by itself; the database goes with its handle.
+    fn drop(&mut self) {
+        let (kafka, name) = (self.kafka(), self.name.clone());
+        // A runtime of its own: the test's may be ending.
+        let removed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(async move {
+                let options = MongoOptions {
+                    url: server("OMISYS_TEST_MONGODB_URL"),
+                    database: name,
+                };
+                let removal = async {
+                    Mongo::connect(&options).await.ok()?.drop_database().await.ok()?;
+                    kafka.delete_topics().await.ok()
+                };
+                tokio::time::timeout(REMOVAL, removal).await.ok().flatten()
+            })
+        })
+        .join();
+        if !matches!(removed, Ok(Some(()))) {
+            eprintln!("documents or topics of {} were left behind", self.name);
+        }
     }
 }
 

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use database::Database;
-use event_schemas::{Clock, LogIdentity, Position, StreamId, Timestamp};
-use event_store::{Log, RawEvent};
+use event_schemas::{Clock, LogIdentity, Metadata, Position, StreamId, Timestamp};
+use event_store::{Log, RawEvent, traced};
 use futures_util::future::try_join_all;
 use rdkafka::producer::FutureProducer;
 use rdkafka::producer::future_producer::{DeliveryFuture, FutureRecord};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::{Level, Span};
 
 use super::leadership::{Leadership, Term};
 use super::record;
@@ -189,6 +190,8 @@ struct Page {
     /// What is true once all of them have arrived.
     checkpoint: Checkpoint,
     last_recorded_at: Timestamp,
+    /// From the log to the brokers' confirmation.
+    _spans: Vec<Span>,
 }
 
 /// What one run produces with.
@@ -372,6 +375,7 @@ impl Worker {
         let (position, last_recorded_at) = (last.position, last.recorded_at);
         let mut checkpoint = Checkpoint::at(run.identity, position);
         let mut deliveries = Vec::with_capacity(events.len());
+        let spans = events.iter().filter_map(span).collect();
         for event in &events {
             let key = self.partition(event)?;
             let after = run.last.insert(key, event.position).unwrap_or_default();
@@ -384,6 +388,7 @@ impl Worker {
             deliveries,
             checkpoint,
             last_recorded_at,
+            _spans: spans,
         });
         Ok(())
     }
@@ -444,6 +449,23 @@ impl Worker {
 }
 
 /// Resolves once the brokers have confirmed all of them. A failure is final: the producer has given up.
+/// The way of an event to the brokers, if its trace is recorded.
+fn span(event: &RawEvent) -> Option<Span> {
+    // Metadata is not parsed for a trace that nobody records.
+    if !tracing::level_enabled!(Level::INFO) {
+        return None;
+    }
+    let metadata: Metadata = serde_json::from_str(&event.metadata).ok()?;
+    let traceparent = traced(metadata.traceparent.as_deref())?;
+    let position = event.position.0;
+    Some(tracing::info_span!(
+        "relay",
+        traceparent,
+        position,
+        event = event.event_type
+    ))
+}
+
 async fn delivered(deliveries: &mut [DeliveryFuture]) -> Result<(), BusError> {
     let confirmed = deliveries.iter_mut().map(|delivery| async move {
         match delivery.await {

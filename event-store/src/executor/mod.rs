@@ -128,7 +128,11 @@ impl<A: Decide> Executor<A> {
         let (reply, answer) = oneshot::channel();
         self.send(
             id.into(),
-            Op::new(permit, false, Kind::Execute(Box::new(Execute { request, reply }))),
+            Op::new(
+                permit,
+                false,
+                Kind::Execute(Box::new(Execute::new(request, reply))),
+            ),
         );
         PendingReceipt(Pending::Answer(answer))
     }
@@ -146,7 +150,11 @@ impl<A: Decide> Executor<A> {
         let (reply, answer) = oneshot::channel();
         self.send(
             id,
-            Op::new(permit, true, Kind::Execute(Box::new(Execute { request, reply }))),
+            Op::new(
+                permit,
+                true,
+                Kind::Execute(Box::new(Execute::new(request, reply))),
+            ),
         );
         PendingReceipt(Pending::Answer(answer))
     }

@@ -3,10 +3,11 @@
 use aggregates::Decide;
 use event_schemas::{CommandId, StreamId, Version};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tracing::Span;
 
 use crate::journal::StoredReceipt;
 use crate::{
-    AccessError, CommandRequest, ExecuteError, FindReceiptError, Fingerprints, Receipt, Unavailable,
+    AccessError, CommandRequest, ExecuteError, FindReceiptError, Fingerprints, Receipt, Unavailable, traced,
 };
 
 /// An operation with its place in the house.
@@ -30,7 +31,31 @@ pub(super) enum Kind<A: Decide> {
 
 pub(super) struct Execute<A: Decide> {
     pub(super) request: CommandRequest<A::Command>,
+    /// Ends with the answer.
+    _span: Span,
     pub(super) reply: oneshot::Sender<Result<Receipt, ExecuteError<A::Error>>>,
+}
+
+impl<A: Decide> Execute<A> {
+    pub(super) fn new(
+        request: CommandRequest<A::Command>,
+        reply: oneshot::Sender<Result<Receipt, ExecuteError<A::Error>>>,
+    ) -> Self {
+        let span = traced(request.traceparent.as_deref()).map_or_else(Span::none, |traceparent| {
+            let command = A::command_name(&request.command);
+            tracing::info_span!(
+                "command",
+                traceparent,
+                aggregate = A::AGGREGATE_TYPE.as_str(),
+                command
+            )
+        });
+        Self {
+            request,
+            _span: span,
+            reply,
+        }
+    }
 }
 
 pub(super) struct Find {

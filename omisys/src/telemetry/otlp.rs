@@ -73,7 +73,8 @@ impl Tracing {
     {
         let inner = tracing_opentelemetry::layer()
             .with_tracer(self.tracer.clone())
-            .with_context_activation(false)
+            // So that a span may go on with another trace than that of the span it is made in.
+            .with_context_activation(true)
             .with_location(false)
             .with_threads(false);
         Continued { inner }.with_filter(LevelFilter::INFO.and(filter_fn(|metadata| metadata.is_span())))

@@ -1,6 +1,12 @@
 //! A demo of the real binary, embedded or as a cluster of processes, and who works in it.
-#![allow(dead_code, unused_macros, reason = "each test file uses its part")]
+#![allow(
+    dead_code,
+    unused_macros,
+    unused_imports,
+    reason = "each test file uses its part"
+)]
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -63,7 +69,7 @@ pub struct Demo {
 
 /// What a demo runs on.
 pub enum System {
-    Embedded(Server),
+    Embedded(Box<Server>),
     #[cfg(feature = "cluster")]
     Cluster {
         cluster: Box<testkit::Cluster>,
@@ -92,7 +98,7 @@ impl Demo {
             .await
             .unwrap();
         let shop = Shop::new(server.client.clone(), run);
-        Self::of(System::Embedded(server), shop, directory).await
+        Self::of(System::Embedded(Box::new(server)), shop, directory).await
     }
 
     /// A cluster with so many replicas of each service, on stores of its own.
@@ -139,7 +145,7 @@ impl Demo {
     }
 
     /// The credentials of the demo account with this role, as (email, password).
-    pub fn account(&self, role: &str) -> (String, String) {
+    pub fn account(role: &str) -> (String, String) {
         let (_, email, password) = ACCOUNTS
             .into_iter()
             .find(|account| account.0 == role)
@@ -229,7 +235,7 @@ fn logs(directory: &Path) -> String {
             let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let end = lines[lines.len().saturating_sub(15)..].join("\n");
-            text.push_str(&format!("== {}\n{end}\n", entry.path().display()));
+            let _ = writeln!(text, "== {}\n{end}", entry.path().display());
         }
     }
     text

@@ -7,10 +7,11 @@ use database::DatabaseError;
 #[cfg(feature = "cluster")]
 use event_bus::Positions;
 use event_bus::{Batch, BusError, Checkpoint, DeadLetter, DeadLetters, Retried, Subscription};
-use event_schemas::{Clock, Version};
-use event_store::Log;
+use event_schemas::{Clock, RecordedEvent, Version};
+use event_store::{Log, traced};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::runner::{ProjectError, Runner};
 use super::{ProjectorSource, ProjectorState};
@@ -174,9 +175,11 @@ impl Worker {
         if batch.reassigned() {
             self.runner.reassigned().await?;
         }
+        let spans: Vec<Span> = batch.events().filter_map(|event| span(event)).collect();
         self.runner
             .handle(batch.entries.clone(), batch.checkpoint().clone())
             .await?;
+        drop(spans);
         metrics::histogram!("omisys_projection_batch_events").record(batch.entries.len() as f64);
         let last = batch.events().last();
         let age = last.map(|event| self.clock.now().duration_since(event.recorded_at).as_secs_f64());
@@ -261,4 +264,16 @@ async fn redo(log: &Log, runner: &mut Runner, view: &str, letter: &DeadLetter) -
     let event = events.map_err(|error| error.to_string())?.into_iter().next();
     let event = event.ok_or_else(|| "the log does not hold the event".to_owned())?;
     runner.redo(view, Arc::clone(&event)).await
+}
+
+/// The way of an event into the read models, if its trace is recorded.
+fn span(event: &RecordedEvent) -> Option<Span> {
+    let traceparent = traced(event.metadata.traceparent.as_deref())?;
+    let position = event.position.0;
+    Some(tracing::info_span!(
+        "project",
+        traceparent,
+        position,
+        event = event.event.name()
+    ))
 }
