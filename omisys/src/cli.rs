@@ -51,6 +51,7 @@ pub enum Profile {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::enum_variant_names, reason = "the command API is a subcommand, too")]
 pub enum Command {
     /// Run the whole system in one process
     #[command(

@@ -104,6 +104,7 @@ async fn service(
 }
 
 #[cfg(not(feature = "cluster"))]
+#[expect(clippy::unused_async, reason = "there is nothing to run")]
 async fn service(
     _: &Config,
     _: ServiceName,

@@ -207,7 +207,9 @@ async fn a_death_between_charge_and_record_charges_once() {
     let payment: PaymentId = reply["order"]["payment"]["id"].as_str().unwrap().parse().unwrap();
     let directory = demo.kill().await;
     let sandbox = directory.path().join("data/sandbox.db");
-    let sandbox = SandboxProvider::open(sandbox, Clock::System, SandboxOptions::default()).unwrap();
+    let sandbox = SandboxProvider::open(sandbox, Clock::System, SandboxOptions::default())
+        .await
+        .unwrap();
     assert_eq!(
         sandbox.charged(payment).await.unwrap(),
         1_800,

@@ -97,7 +97,7 @@ pub async fn run(
             hard.clone(),
         ));
     }
-    let mut served = match running.door {
+    let mut serving = match running.door {
         Door::Internal(router) => {
             let server = server(router);
             tokio::spawn(gateway::serve_service(
@@ -113,13 +113,13 @@ pub async fn run(
     let ended = tokio::select! {
         () = signals.next() => None,
         reason = running.ended => Some(reason),
-        _ = &mut served => Some("it does not listen any more".to_owned()),
+        _ = &mut serving => Some("it does not listen any more".to_owned()),
     };
     soft.cancel();
     let stop = async {
-        if !served.is_finished() {
+        if !serving.is_finished() {
             // Whatever broke it off, its requests have ended.
-            let _ = served.await;
+            let _ = serving.await;
         }
         running.stop.await;
     };

@@ -77,7 +77,8 @@ impl Tracing {
             .with_context_activation(true)
             .with_location(false)
             .with_threads(false);
-        Continued { inner }.with_filter(LevelFilter::INFO.and(filter_fn(|metadata| metadata.is_span())))
+        let spans = filter_fn(|metadata: &tracing::Metadata<'_>| metadata.is_span());
+        Continued { inner }.with_filter(LevelFilter::INFO.and(spans))
     }
 
     /// Sends what is left.
