@@ -10,6 +10,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -18,8 +19,9 @@ use axum::routing::post;
 use common::Demo;
 use http::{HeaderName, Method};
 use serde_json::json;
-use testkit::{Client, Service, cluster_is_to_be_tested, until};
+use testkit::{Client, DEADLINE, Service, cluster_is_to_be_tested, until};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 /// What the processes have sent, each an OTLP request of one process.
 type Sent = Arc<Mutex<Vec<Bytes>>>;
@@ -41,21 +43,33 @@ fn contains(body: &[u8], part: &[u8]) -> bool {
     body.windows(part.len()).any(|window| window == part)
 }
 
-/// (process, span) of every request that speaks of `trace`.
+/// (process, span) of every span of `trace`.
+///
+/// An OTLP span begins with its trace's id (field 1, 16 bytes) and its own (field 2, 8 bytes); its name is field 5. See
+/// <https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/proto/trace/v1/trace.proto>.
 fn told(sent: &Sent, trace: [u8; 16]) -> BTreeSet<(&'static str, &'static str)> {
-    let sent = sent.lock().unwrap();
-    let bodies: Vec<&Bytes> = sent.iter().filter(|body| contains(body, &trace)).collect();
+    let beginning = [&[0x0a, 16][..], &trace, &[0x12, 8]].concat();
+    let any_trace = [0x0a, 16];
     let mut told = BTreeSet::new();
-    for process in Service::ALL.map(Service::name) {
-        for span in ["request", "command", "relay", "policy", "project"] {
-            let of_process = format!("omisys-{process}");
-            // A span's name is a text of its length: its tag and length come before it.
-            let name = [&[0x2a, span.len() as u8], span.as_bytes()].concat();
-            if bodies
-                .iter()
-                .any(|body| contains(body, of_process.as_bytes()) && contains(body, &name))
-            {
-                told.insert((process, span));
+    for body in sent.lock().unwrap().iter() {
+        let process = Service::ALL
+            .map(Service::name)
+            .into_iter()
+            .find(|process| contains(body, format!("omisys-{process}").as_bytes()));
+        for start in 0..body.len().saturating_sub(beginning.len()) {
+            if body[start..].starts_with(&beginning) {
+                let rest = &body[start + 2..];
+                let end = rest
+                    .windows(2)
+                    .position(|pair| pair == any_trace)
+                    .unwrap_or(rest.len());
+                let span = &rest[..end];
+                for name in ["request", "command", "relay", "policy", "project"] {
+                    let field = [&[0x2a, name.len() as u8], name.as_bytes()].concat();
+                    if contains(span, &field) {
+                        told.extend(process.map(|process| (process, name)));
+                    }
+                }
             }
         }
     }
@@ -98,10 +112,15 @@ async fn one_trace_leads_from_the_gateway_to_the_read_models() {
         ("sagas", "policy"),
         ("projector", "project"),
     ]);
-    until("every process has told of its part", || async {
-        told(&sent, trace).is_superset(&expected).then_some(())
-    })
-    .await;
+    let deadline = Instant::now() + DEADLINE;
+    while !told(&sent, trace).is_superset(&expected) {
+        assert!(
+            Instant::now() < deadline,
+            "only {:?} have told",
+            told(&sent, trace)
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     let strangers: [u8; 16] = *b"nobody's trace!!";
     assert!(
         told(&sent, strangers).is_empty(),

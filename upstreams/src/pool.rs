@@ -13,9 +13,10 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, request};
 use http_conventions::{CLIENT_ADDRESS, ClientAddress, TraceContext};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use metrics::counter;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -63,6 +64,20 @@ impl UpstreamError {
     }
 }
 
+/// Runs connections on Tokio, outside of the span of the request that opened them: they outlive it, and a span that
+/// they held would not end before they do.
+#[derive(Clone)]
+struct Detached;
+
+impl<F> Executor<F> for Detached
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, connection: F) {
+        tokio::spawn(connection);
+    }
+}
+
 /// The replicas of one service. Cloning is cheap; the last clone ends the watch over them.
 #[derive(Clone)]
 pub struct HttpPool {
@@ -95,7 +110,7 @@ impl HttpPool {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         connector.set_connect_timeout(Some(options.connect_timeout));
-        let client = Client::builder(TokioExecutor::new())
+        let client = Client::builder(Detached)
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(options.idle_timeout)
             .pool_max_idle_per_host(options.idle_max)

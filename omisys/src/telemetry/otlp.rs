@@ -3,6 +3,8 @@
 //! Requests carry their trace in a header, events in their metadata. A span with the field `traceparent` goes on with
 //! the trace that the field names, whichever process began it.
 
+use std::cell::RefCell;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -12,16 +14,16 @@ use hyper_util::rt::TokioExecutor;
 use opentelemetry::trace::{
     SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
 };
-use opentelemetry::{Context as OtelContext, KeyValue};
+use opentelemetry::{Context as OtelContext, ContextGuard, KeyValue};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
+use tracing::Subscriber;
 use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Subscriber};
-use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
+use tracing::span::{Attributes, Id};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{FilterExt as _, LevelFilter, filter_fn};
 use tracing_subscriber::layer::Context;
@@ -78,7 +80,10 @@ impl Tracing {
             .with_location(false)
             .with_threads(false);
         let spans = filter_fn(|metadata: &tracing::Metadata<'_>| metadata.is_span());
-        Continued { inner }.with_filter(LevelFilter::INFO.and(spans))
+        Attach
+            .and_then(inner)
+            .and_then(Detach)
+            .with_filter(LevelFilter::INFO.and(spans))
     }
 
     /// Sends what is left.
@@ -112,47 +117,31 @@ fn context_of(span: &tracing::Span) -> Option<TraceContext> {
     )
 }
 
-/// Lets a span go on with the trace that its field `traceparent` names.
-struct Continued<S> {
-    inner: OpenTelemetryLayer<S, SdkTracer>,
+thread_local! {
+    /// The trace that the span being made goes on with.
+    static ATTACHED: RefCell<Option<ContextGuard>> = const { RefCell::new(None) };
 }
 
-impl<S> Layer<S> for Continued<S>
-where
-    S: Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
-{
-    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+/// Before a span is made: attaches the trace that its field `traceparent` names, so that it goes on with it.
+struct Attach;
+
+impl<S: Subscriber> Layer<S> for Attach {
+    fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
         let mut parent = Parent(None);
         attributes.record(&mut parent);
-        let attached = parent
-            .0
-            .map(|parent| OtelContext::new().with_remote_span_context(parent).attach());
-        self.inner.on_new_span(attributes, id, context);
-        drop(attached);
+        if let Some(parent) = parent.0 {
+            let guard = OtelContext::new().with_remote_span_context(parent).attach();
+            ATTACHED.with(|attached| *attached.borrow_mut() = Some(guard));
+        }
     }
+}
 
-    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
-        self.inner.on_record(id, values, context);
-    }
+/// After it is made.
+struct Detach;
 
-    fn on_follows_from(&self, id: &Id, follows: &Id, context: Context<'_, S>) {
-        self.inner.on_follows_from(id, follows, context);
-    }
-
-    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        self.inner.on_event(event, context);
-    }
-
-    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
-        self.inner.on_enter(id, context);
-    }
-
-    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
-        self.inner.on_exit(id, context);
-    }
-
-    fn on_close(&self, id: Id, context: Context<'_, S>) {
-        self.inner.on_close(id, context);
+impl<S: Subscriber> Layer<S> for Detach {
+    fn on_new_span(&self, _: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+        drop(ATTACHED.with(|attached| attached.borrow_mut().take()));
     }
 }
 
