@@ -133,8 +133,9 @@ impl CommandApi {
 
 fn unavailable(error: &Unavailable) -> Problem {
     if let Unavailable::TooLarge { max, .. } = error {
-        return Problem::refused("event-too-large", "Too much for one event")
-            .detail(format!("what would be recorded of this exceeds {max} bytes; split it"));
+        return Problem::refused("event-too-large", "Too much for one event").detail(format!(
+            "what would be recorded of this exceeds {max} bytes; split it"
+        ));
     }
     if error.retryable() {
         Problem::unavailable(error, DOWN_FOR)

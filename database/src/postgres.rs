@@ -68,6 +68,16 @@ impl Postgres {
         let connect = PgConnectOptions::from_str(&options.url)
             .map_err(|_| PostgresError::Options("the URL cannot be read".to_owned()))?
             .application_name("omisys");
+        // A migration may take its time. Nothing else may: what hangs holds up whoever waits behind it.
+        let connect = if options.migrate {
+            connect
+        } else {
+            connect.options([
+                ("statement_timeout", "30s"),
+                ("lock_timeout", "15s"),
+                ("idle_in_transaction_session_timeout", "60s"),
+            ])
+        };
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections.max(2))
             .acquire_timeout(ACQUIRE_TIMEOUT)

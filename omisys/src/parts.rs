@@ -9,7 +9,7 @@ use event_schemas::{Clock, Code};
 use event_store::{Executors, Log};
 use gateway::{Component, Status};
 use identity::Identity;
-use projections::Projector;
+use projections::{Projector, ProjectorState};
 use sagas::provider::{Provider, SandboxOptions, SandboxProvider};
 use sagas::{Sagas, SagasConfig, SecretStore};
 use utoipa::openapi::OpenApi;
@@ -86,8 +86,14 @@ pub fn sagas_config(config: &Config) -> SagasConfig {
 
 /// How the projections are, for `/readyz`.
 pub fn projections(projector: &Projector) -> Vec<Component> {
-    let state = projector.state();
-    let failed = (!state.is_ready()).then(|| format!("{state:?}"));
+    let state = match projector.state() {
+        ProjectorState::Running => component("projections", None),
+        ProjectorState::Retrying(reason) => degraded("projections".to_owned(), &reason),
+        ProjectorState::Upgrade(reason) | ProjectorState::Failed(reason) => {
+            component("projections", Some(reason))
+        }
+        ProjectorState::Stopped => component("projections", Some("stopped".to_owned())),
+    };
     let parked = projector
         .status()
         .into_iter()
@@ -98,9 +104,7 @@ pub fn projections(projector: &Projector) -> Vec<Component> {
                 "events wait in the dead letters",
             )
         });
-    std::iter::once(component("projections", failed))
-        .chain(parked)
-        .collect()
+    std::iter::once(state).chain(parked).collect()
 }
 
 /// How the sagas are, for `/readyz`.

@@ -234,3 +234,25 @@ fn a_shop_keeps_its_currency_and_its_demo_to_itself() {
         stderr(&output)
     );
 }
+
+/// What the dashboard and the alerts ask for is what the table of the operations page lists.
+#[test]
+fn the_dashboard_asks_for_metrics_that_there_are() {
+    let read =
+        |path: &str| std::fs::read_to_string(format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let names = |text: &str| -> std::collections::BTreeSet<String> {
+        text.match_indices("omisys_")
+            .map(|(start, _)| {
+                let rest = &text[start..];
+                let end = rest
+                    .find(|letter: char| !(letter.is_ascii_lowercase() || letter == '_'))
+                    .unwrap_or(rest.len());
+                rest[..end].trim_end_matches("_bucket").to_owned()
+            })
+            .collect()
+    };
+    let listed = names(&read("docs/operations.md"));
+    let asked = names(&read("infra/grafana/dashboards/omisys.json"));
+    assert!(asked.len() > 10, "{asked:?}");
+    assert!(asked.is_subset(&listed), "{:?}", asked.difference(&listed));
+}

@@ -19,11 +19,18 @@ use http::Method;
 use serde_json::{Value, json};
 use testkit::{ClientError, Reply, ServerName, Service, Shop, User, cluster_is_to_be_tested, until};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const BUYERS: usize = 4;
 const STOCK: u32 = 1_000_000;
 /// Checkouts that are acknowledged between two faults, so that each fault meets work under way.
 const BETWEEN_FAULTS: usize = 10;
+
+/// How long Kafka is away; more on demand: `OMISYS_TEST_KAFKA_AWAY_S=60`.
+fn kafka_away() -> Duration {
+    let seconds = std::env::var("OMISYS_TEST_KAFKA_AWAY_S").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(15))
+}
 
 /// A checkout that a client sent, under a key that it keeps until it has an answer.
 struct Attempt {
@@ -250,10 +257,33 @@ async fn each_server_is_killed_in_turn() {
         if server != ServerName::Postgres {
             load.goes_on(&format!("without {server:?}")).await;
         }
+        // Longer than the relay waits for one delivery, so that it has to give up and begin again.
+        if server == ServerName::Kafka {
+            let back_at = Instant::now() + kafka_away();
+            while Instant::now() < back_at {
+                load.goes_on("while Kafka is away").await;
+            }
+        }
         servers.restart(server).await;
     }
     load.goes_on("after all kills").await;
     all_is_well(&demo, "SERVERS", load.stop().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_topics_are_deleted_and_nothing_is_missing() {
+    if !cluster_is_to_be_tested() {
+        return;
+    }
+    let demo = Demo::start_cluster(1, &[]).await;
+    demo.staff.stock_product("TOPICS", 250, STOCK).await;
+    let load = Load::start(&demo.shop, "TOPICS");
+    for _ in 0..2 {
+        load.goes_on("before the topics are deleted").await;
+        demo.stores().kafka().delete_topics().await.unwrap();
+    }
+    load.goes_on("after it").await;
+    all_is_well(&demo, "TOPICS", load.stop().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

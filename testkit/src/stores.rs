@@ -98,7 +98,10 @@ impl Drop for ClusterStores {
         let (kafka, name) = (self.kafka(), self.name.clone());
         // A runtime of its own: the test's may be ending.
         let removed = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .ok()?;
             runtime.block_on(async move {
                 let options = MongoOptions {
                     url: server("OMISYS_TEST_MONGODB_URL"),

@@ -3,6 +3,7 @@
 
 mod examine;
 mod migrate;
+mod probe;
 mod process;
 mod services;
 pub mod stores;

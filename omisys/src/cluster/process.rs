@@ -75,18 +75,18 @@ pub async fn run(
         None => None,
     };
     let numbers = source(metrics);
+    let token = service_token(config)?;
     let running = tokio::select! {
         running = services::start(config, service, numbers.clone()) => running?,
         () = signals.next() => return Ok(()),
     };
-    let token = service_token(config)?;
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
     let server = |router: Router| ServiceServer {
         name: service.name(),
         router,
         readiness: running.readiness.clone(),
         metrics: numbers.clone(),
-        token: token.clone(),
+        token: Some(token.clone()),
     };
     if let Some(listener) = scraped {
         let alone = server(Router::new());
@@ -139,18 +139,22 @@ pub async fn run(
     }
 }
 
-/// What the services prove themselves to each other with; none if none is configured.
-pub fn service_token(config: &Config) -> Result<Option<ServiceToken>, CliError> {
-    let token = config.internal.token.as_ref();
-    token
-        .map(|token| ServiceToken::new(token.expose()))
-        .transpose()
-        .map_err(|error| {
-            CliError::usage(
-                format!("the configuration is wrong: internal.token: {error}"),
-                "give all services the same one, such as the output of `openssl rand -hex 32`",
-            )
-        })
+/// What the services prove themselves to each other with. Without it, the services would take the gateway's address for
+/// everybody's, and the sagas' commands for a stranger's.
+pub fn service_token(config: &Config) -> Result<ServiceToken, CliError> {
+    const REMEDY: &str = "give all services the same one, such as the output of `openssl rand -hex 32`";
+    let Some(token) = &config.internal.token else {
+        return Err(CliError::usage(
+            "the configuration is wrong: internal.token: the services of a cluster need it",
+            REMEDY,
+        ));
+    };
+    ServiceToken::new(token.expose()).map_err(|error| {
+        CliError::usage(
+            format!("the configuration is wrong: internal.token: {error}"),
+            REMEDY,
+        )
+    })
 }
 
 async fn bind(listen: SocketAddr) -> Result<TcpListener, CliError> {

@@ -1,34 +1,29 @@
 //! What each service is made of.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use event_bus::{Checkpoints, Relay, RelayOptions, RelayState, StreamSource};
 use event_schemas::Clock;
 use event_store::{ExecutorOptions, Executors, Log};
-use gateway::{Component, Gateway, MetricsSource, ReadinessProbe, Status};
+use gateway::{Gateway, MetricsSource, ReadinessProbe};
 use identity::Identity;
 use identity::verifier::Verifier;
-use projections::{CacheState, Projector, Views};
+use projections::Projector;
 use query_api::QueryApi;
 use sagas::commands::{CommandSender, RemoteCommands};
 use sagas::fault::Faults;
 use sagas::{SagaStream, Sagas, SagasDeps};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use upstreams::{HttpPool, PoolOptions};
 
 use super::process::{Door, Running, service_token};
-use super::stores;
+use super::{probe, stores};
 use crate::cli::ServiceName;
 use crate::config::Config;
 use crate::error::{CliError, Context};
-use crate::parts::{self, STORE_REMEDY, component};
+use crate::parts::{self, STORE_REMEDY, component, degraded};
 use crate::stores::{key_source, open_log_in};
-
-/// How often the database is asked whether it is there.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts what `service` is; the listener is the process's.
 pub async fn start(
@@ -90,7 +85,7 @@ async fn gateway(config: &Config, metrics: MetricsSource) -> Result<Running, Cli
 /// The way to the replicas of a service.
 async fn pool(config: &Config, name: &'static str, urls: &[String]) -> Result<HttpPool, CliError> {
     let options = PoolOptions {
-        service_token: service_token(config)?,
+        service_token: Some(service_token(config)?),
         ..PoolOptions::new(name, urls.to_vec())
     };
     HttpPool::start(options).await.context(
@@ -107,7 +102,7 @@ async fn command_api(config: &Config) -> Result<Running, CliError> {
     let (router, _) = parts::command_api(config, &log, &database, executors, &identity).await?;
     Ok(with_identity(
         router.merge(internal),
-        database_probe(&database),
+        probe::all(vec![probe::database(&database)]),
         identity,
     ))
 }
@@ -124,15 +119,19 @@ async fn query_api(config: &Config) -> Result<Running, CliError> {
         wait: QueryApi::DEFAULT_WAIT,
     };
     let (router, _) = query_api::router(api).split_for_parts();
-    let readiness: ReadinessProbe = Arc::new(move || vec![cache(&views)]);
-    Ok(with_identity(router, readiness, identity))
+    let parts = vec![
+        probe::database(&database),
+        probe::documents(&views),
+        probe::cache(&views),
+    ];
+    Ok(with_identity(router, probe::all(parts), identity))
 }
 
 async fn identity(config: &Config) -> Result<Running, CliError> {
     let database = stores::open_database(config, false).await?;
     let limits = stores::limits(config)?;
     let identity = Identity::open_counting(
-        database,
+        &database,
         key_source(config),
         config.identity.clone(),
         Clock::System,
@@ -141,19 +140,17 @@ async fn identity(config: &Config) -> Result<Running, CliError> {
     .await
     .context("accounts and keys could not be opened", STORE_REMEDY)?;
     let (router, _) = identity::router(identity.clone()).split_for_parts();
-    let readiness: ReadinessProbe = Arc::new(move || {
-        vec![Component {
-            name: "limits".to_owned(),
-            status: if limits.is_degraded() {
-                Status::Degraded
-            } else {
-                Status::Up
-            },
-            detail: limits
-                .is_degraded()
-                .then(|| "Redis does not answer: each process counts alone".to_owned()),
-        }]
+    let counting: probe::Part = Arc::new(move || {
+        if limits.is_degraded() {
+            degraded(
+                "limits".to_owned(),
+                "Redis does not answer: each process counts alone",
+            )
+        } else {
+            component("limits", None)
+        }
     });
+    let readiness = probe::all(vec![probe::database(&database), counting]);
     Ok(with_identity(router, readiness, identity))
 }
 
@@ -179,9 +176,14 @@ async fn projector(config: &Config) -> Result<Running, CliError> {
     let projector = Projector::start(source, &views, Clock::System, stopping.child_token()).await;
     let projector = Arc::new(projector.context("the projector could not start", STORE_REMEDY)?);
     let shown = Arc::clone(&projector);
+    let around = probe::all(vec![
+        probe::database(&database),
+        probe::documents(&views),
+        probe::cache(&views),
+    ]);
     let readiness: ReadinessProbe = Arc::new(move || {
         let mut components = parts::projections(&shown);
-        components.push(cache(&views));
+        components.extend(around());
         components
     });
     Ok(Running {
@@ -192,9 +194,12 @@ async fn projector(config: &Config) -> Result<Running, CliError> {
 
 async fn sagas(config: &Config) -> Result<Running, CliError> {
     let (database, log) = open(config).await?;
+    let owners = pool(config, "command-api", &config.upstreams.command_api).await?;
+    let around = probe::all(vec![probe::database(&database), probe::service(owners.clone())]);
     let deps = SagasDeps {
         log: log.clone(),
-        commands: commands(config, &log).await?,
+        // To the replicas that have the aggregates in memory, which let in who shows the services' token.
+        commands: CommandSender::Remote(RemoteCommands::start(owners)),
         stream: SagaStream::Kafka(source(config, &database, &log).await?),
         provider: parts::provider(config, &database).await?,
         database: database.clone(),
@@ -207,7 +212,11 @@ async fn sagas(config: &Config) -> Result<Running, CliError> {
         .context("the sagas could not start", STORE_REMEDY)?;
     let sagas = Arc::new(sagas);
     let (shown, ending) = (Arc::clone(&sagas), Arc::clone(&sagas));
-    let readiness: ReadinessProbe = Arc::new(move || parts::sagas(&shown));
+    let readiness: ReadinessProbe = Arc::new(move || {
+        let mut components = parts::sagas(&shown);
+        components.extend(around());
+        components
+    });
     Ok(Running {
         ended: Box::pin(async move { ending.stopped().await.unwrap_or_default() }),
         stop: Box::pin(async move { sagas.stop().await }),
@@ -215,38 +224,24 @@ async fn sagas(config: &Config) -> Result<Running, CliError> {
     })
 }
 
-/// Where the sagas send their commands: to the replicas that have the aggregates in memory, which let in who shows the
-/// services' token. Without one, straight to the log, which is as right and slower.
-async fn commands(config: &Config, log: &Log) -> Result<CommandSender, CliError> {
-    if service_token(config)?.is_none() {
-        tracing::warn!("without internal.token the sagas do not go through the command API");
-        return Ok(Executors::start(log, &ExecutorOptions::default()).into());
-    }
-    let pool = pool(config, "command-api", &config.upstreams.command_api).await?;
-    Ok(CommandSender::Remote(RemoteCommands::start(pool)))
-}
-
 async fn relay(config: &Config) -> Result<Running, CliError> {
     let (database, log) = open(config).await?;
     let kafka = stores::kafka(config)?;
     let cancel = CancellationToken::new();
-    let relay = Relay::start(&log, database, &kafka, RelayOptions::default(), cancel)
+    let relay = Relay::start(&log, &database, &kafka, RelayOptions::default(), cancel)
         .await
         .context("the relay could not start", STORE_REMEDY)?;
     let relay = Arc::new(relay);
     let shown = Arc::clone(&relay);
+    let around = probe::database(&database);
     let readiness: ReadinessProbe = Arc::new(move || {
-        let (status, detail) = match shown.state() {
-            RelayState::Running | RelayState::Standby => (Status::Up, None),
-            RelayState::Retrying(reason) => (Status::Degraded, Some(reason)),
-            RelayState::Failed(reason) => (Status::Down, Some(reason)),
-            RelayState::Stopped => (Status::Down, Some("stopped".to_owned())),
+        let relay = match shown.state() {
+            RelayState::Running | RelayState::Standby => component("relay", None),
+            RelayState::Retrying(reason) => degraded("relay".to_owned(), &reason),
+            RelayState::Failed(reason) => component("relay", Some(reason)),
+            RelayState::Stopped => component("relay", Some("stopped".to_owned())),
         };
-        vec![Component {
-            name: "relay".to_owned(),
-            status,
-            detail,
-        }]
+        vec![relay, around()]
     });
     Ok(Running {
         stop: Box::pin(async move { relay.stop().await }),
@@ -273,27 +268,4 @@ async fn source(config: &Config, database: &database::Database, log: &Log) -> Re
             .await
             .context("the checkpoints could not be opened", STORE_REMEDY)?,
     })
-}
-
-/// Whether the database answers, asked again and again, for as long as somebody wants to know.
-fn database_probe(database: &database::Database) -> ReadinessProbe {
-    let (said, heard) = watch::channel(None);
-    let database = database.clone();
-    tokio::spawn(async move {
-        while !said.is_closed() {
-            let answer = database.ping().await.err().map(|error| error.to_string());
-            said.send_if_modified(|known| std::mem::replace(known, answer.clone()) != answer);
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    });
-    Arc::new(move || vec![component("log", heard.borrow().clone())])
-}
-
-fn cache(views: &Views) -> Component {
-    let down = views.cache_state() == CacheState::Down;
-    Component {
-        name: "cache".to_owned(),
-        status: if down { Status::Degraded } else { Status::Up },
-        detail: down.then(|| "Redis does not answer: reads go to the store".to_owned()),
-    }
 }

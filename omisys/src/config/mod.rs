@@ -169,8 +169,17 @@ impl Config {
             } else {
                 format!("{}: ", error.path.join("."))
             };
+            // What is wrong with a secret is not told by showing it.
+            let secret = ["postgres", "mongodb", "redis", "internal"]
+                .iter()
+                .any(|section| error.path.first().is_some_and(|first| first == section));
+            let problem = if secret {
+                "it is missing, unknown, or not of the right kind (text in quotes)".to_owned()
+            } else {
+                error.kind.to_string()
+            };
             CliError::usage(
-                format!("the configuration is wrong: {key}{}", error.kind),
+                format!("the configuration is wrong: {key}{problem}"),
                 "mend that key in the file, or in its OMISYS_<SECTION>__<KEY> variable",
             )
         })?;

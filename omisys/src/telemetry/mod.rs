@@ -3,6 +3,8 @@
 #[cfg(feature = "cluster")]
 mod otlp;
 
+use std::time::Duration;
+
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -17,6 +19,8 @@ const SECONDS: [f64; 14] = [
 ];
 /// Events of one transaction or batch.
 const EVENTS: [f64; 9] = [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1_000.0, 3_000.0, 10_000.0];
+
+const DRAIN_EVERY: Duration = Duration::from_secs(5);
 
 /// Logs, metrics and traces of this process.
 pub struct Telemetry {
@@ -69,6 +73,7 @@ impl Telemetry {
             .context("the metrics could not be set up", REMEDY)?
             .install_recorder()
             .context("the metrics could not be set up", REMEDY)?;
+        tokio::spawn(drain(metrics.clone()));
         Ok(Self {
             metrics,
             #[cfg(feature = "cluster")]
@@ -92,5 +97,14 @@ impl Telemetry {
             // It waits for the exporter's thread, which needs the runtime.
             let _ = tokio::task::spawn_blocking(move || tracing.stop()).await;
         }
+    }
+}
+
+/// Sums up what was measured, for as long as the process runs: otherwise measurements would pile up until somebody asks
+/// for them, which may be never.
+async fn drain(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(DRAIN_EVERY).await;
+        metrics.run_upkeep();
     }
 }

@@ -181,6 +181,17 @@ impl Demo {
         }
     }
 
+    /// The stores of the cluster profile, on servers that tests share.
+    #[cfg(feature = "cluster")]
+    pub fn stores(&self) -> &testkit::ClusterStores {
+        match &self.system {
+            System::Cluster {
+                stores: Some(stores), ..
+            } => stores,
+            _ => panic!("the stores are not ours alone"),
+        }
+    }
+
     /// Runs a subcommand on this demo's data.
     pub fn omisys(&self, arguments: &[&str]) -> Output {
         match &self.system {
