@@ -32,7 +32,7 @@ pub enum PostgresError {
     /// The URL or the options are wrong.
     #[error("the PostgreSQL options are wrong: {0}")]
     Options(String),
-    /// No connection, or it broke before the commit was asked for: nothing was stored.
+    /// No connection, or it broke, or the server ended it, before a commit was asked for: nothing was stored.
     #[error("no connection to PostgreSQL: {0}")]
     Connection(String),
     /// All connections are taken.
@@ -44,7 +44,7 @@ pub enum PostgresError {
     /// A unique constraint refused the statement.
     #[error("the unique constraint {constraint} was violated")]
     Unique { constraint: String },
-    /// The server shuts down or has no room: it may be back.
+    /// The server has no room, no time, or takes no writes just now.
     #[error("PostgreSQL is not available: {code} {message}")]
     Unavailable { code: String, message: String },
     /// A statement failed.
@@ -57,6 +57,9 @@ pub enum PostgresError {
     /// The job panicked; nothing of it was kept.
     #[error("the job panicked")]
     Panicked,
+    /// A job went on after a statement had failed, and called it a success: PostgreSQL keeps nothing of it.
+    #[error("a job went on after a failed statement: {0}")]
+    Aborted(String),
     #[error("the connections are closed")]
     Closed,
 }
@@ -105,9 +108,12 @@ impl PostgresError {
             | Self::Contention(_)
             | Self::Unavailable { .. }
             | Self::CommitUnknown(_) => true,
-            Self::Options(_) | Self::Unique { .. } | Self::Sql { .. } | Self::Panicked | Self::Closed => {
-                false
-            }
+            Self::Options(_)
+            | Self::Unique { .. }
+            | Self::Sql { .. }
+            | Self::Panicked
+            | Self::Aborted(_)
+            | Self::Closed => false,
         }
     }
 }
@@ -136,26 +142,39 @@ impl From<PostgresError> for DatabaseError {
 }
 
 #[cfg(feature = "cluster")]
+impl PostgresError {
+    fn unavailable(code: &str, message: String) -> Self {
+        Self::Unavailable {
+            code: code.to_owned(),
+            message,
+        }
+    }
+}
+
+#[cfg(feature = "cluster")]
 impl From<sqlx::Error> for PostgresError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(error) => {
                 let code = error.code().unwrap_or_default().into_owned();
                 let message = error.message().to_owned();
+                let code = code.as_str();
                 // Codes: appendix A of PostgreSQL's documentation.
-                match code.as_str() {
+                match code {
                     "23505" => Self::Unique {
                         constraint: error.constraint().unwrap_or_default().to_owned(),
                     },
                     "40001" | "40P01" | "55P03" => Self::Contention(message),
                     // The connection's end, the server's, or its start; too many connections; no memory.
-                    "57P01" | "57P02" | "57P03" | "57P05" => Self::Connection(message),
-                    code if code.starts_with("08") => Self::Connection(message),
-                    code if code.starts_with("53") => Self::Unavailable {
+                    "57P01" | "57P02" | "57P03" | "57P04" | "57P05" | "25P03" => Self::Connection(message),
+                    _ if code.starts_with("08") => Self::Connection(message),
+                    // Cancelled, for want of time; read-only, as after a failover; no room; the disk or the system.
+                    "57014" | "25006" => Self::unavailable(code, message),
+                    _ if code.starts_with("53") || code.starts_with("58") => Self::unavailable(code, message),
+                    _ => Self::Sql {
                         code: code.to_owned(),
                         message,
                     },
-                    _ => Self::Sql { code, message },
                 }
             }
             sqlx::Error::Io(error) => Self::Connection(error.to_string()),

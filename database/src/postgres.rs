@@ -22,6 +22,12 @@ use crate::{DatabaseError, PostgresError, postgres_sql};
 
 /// How long a caller waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+const WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// How often a transaction is begun on another connection, because the one from the pool had broken while it rested.
+const BEGIN_TRIES: u32 = 20;
+/// How long the server may take to answer a statement before it counts as gone; more than it gives itself.
+const SILENCE: Duration = Duration::from_secs(45);
 /// Serialises processes that migrate at the same moment.
 const MIGRATION_LOCK: &str = "omisys/migrate";
 
@@ -68,6 +74,8 @@ impl Postgres {
         let connect = PgConnectOptions::from_str(&options.url)
             .map_err(|_| PostgresError::Options("the URL cannot be read".to_owned()))?
             .application_name("omisys");
+        // Durable once it resolves is said of every write, whatever the server's default is.
+        let connect = connect.options([("synchronous_commit", "on")]);
         // A migration may take its time. Nothing else may: what hangs holds up whoever waits behind it.
         let connect = if options.migrate {
             connect
@@ -148,7 +156,7 @@ impl Postgres {
         .bind(i64::try_from(steps.len()).unwrap_or(i64::MAX))
         .execute(&mut *transaction)
         .await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await.map_err(commit_error)
     }
 
     async fn check_steps(&self, component: &'static str, known: usize) -> Result<(), DatabaseError> {
@@ -183,7 +191,7 @@ impl Postgres {
     {
         let place = self.place().await?;
         // A task of its own: dropping the caller's future must not cut a transaction in half.
-        let run = self.clone().run("BEGIN", true, place, job);
+        let run = self.clone().run(WRITE, true, place, job);
         tokio::spawn(run).await.unwrap_or_else(|_| Err(panicked().into()))
     }
 
@@ -194,14 +202,7 @@ impl Postgres {
         E: From<DatabaseError> + Send + 'static,
     {
         let place = self.place().await?;
-        self.clone()
-            .run(
-                "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-                false,
-                place,
-                job,
-            )
-            .await
+        self.clone().run(READ, false, place, job).await
     }
 
     pub(crate) async fn submit<T, E, F, D>(&self, job: F, done: D) -> Result<(), DatabaseError>
@@ -212,7 +213,7 @@ impl Postgres {
         E: From<DatabaseError> + Send + 'static,
     {
         let place = self.place().await?;
-        let run = self.clone().run("BEGIN", true, place, job);
+        let run = self.clone().run(WRITE, true, place, job);
         tokio::spawn(async move { done(run.await) });
         Ok(())
     }
@@ -234,20 +235,31 @@ impl Postgres {
         T: Send + 'static,
         E: From<DatabaseError> + Send + 'static,
     {
-        let inner = self.pool.begin_with(begin).await.map_err(DatabaseError::from)?;
+        let inner = self.begin(begin).await?;
         let transaction = Transaction {
             inner: RefCell::new(inner),
+            failed: RefCell::new(None),
             runtime: Handle::current(),
         };
         let worked = tokio::task::spawn_blocking(move || {
             let _place = place;
             let outcome = catch_unwind(AssertUnwindSafe(|| job(&Session::postgres(&transaction))))
                 .unwrap_or_else(|_| Err(panicked().into()));
+            // PostgreSQL answers the commit of a transaction in which a statement failed, and rolls it back.
+            let outcome = match transaction.failed.into_inner() {
+                Some(failed) if commits && outcome.is_ok() => {
+                    Err(DatabaseError::from(PostgresError::Aborted(failed)).into())
+                }
+                _ => outcome,
+            };
             (outcome, transaction.inner.into_inner())
         });
         let (outcome, inner) = worked.await.map_err(|_| panicked())?;
         if outcome.is_ok() && commits {
-            inner.commit().await.map_err(commit_error)?;
+            let committed = tokio::time::timeout(SILENCE, inner.commit()).await;
+            committed
+                .map_err(|_| PostgresError::CommitUnknown("no answer".to_owned()).into())
+                .and_then(|committed| committed.map_err(commit_error))?;
         } else if let Err(error) = inner.rollback().await {
             // The connection is gone, and the transaction with it.
             tracing::debug!(%error, "a transaction could not be rolled back");
@@ -255,10 +267,32 @@ impl Postgres {
         outcome
     }
 
+    /// A transaction on a connection that works. The server may have been restarted while the pool's connections rested;
+    /// nothing has been asked for yet, so another one will do.
+    async fn begin(
+        &self,
+        statement: &'static str,
+    ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, DatabaseError> {
+        let mut tries = 0;
+        loop {
+            let begun = tokio::time::timeout(SILENCE, self.pool.begin_with(statement)).await;
+            let begun = begun.map_err(|_| silent())?.map_err(PostgresError::from);
+            tries += 1;
+            match begun {
+                Err(PostgresError::Connection(_)) if tries < BEGIN_TRIES => {}
+                begun => return Ok(begun?),
+            }
+        }
+    }
+
     pub(crate) async fn close(&self) {
         self.places.close();
         self.pool.close().await;
     }
+}
+
+fn silent() -> PostgresError {
+    PostgresError::Connection("no answer".to_owned())
 }
 
 fn panicked() -> DatabaseError {
@@ -284,6 +318,8 @@ pub fn commit_error(error: sqlx::Error) -> DatabaseError {
 /// A transaction whose statements block.
 pub(crate) struct Transaction {
     inner: RefCell<sqlx::Transaction<'static, sqlx::Postgres>>,
+    /// What a statement failed of.
+    failed: RefCell<Option<String>>,
     runtime: Handle,
 }
 
@@ -291,18 +327,24 @@ impl Transaction {
     pub(crate) fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<usize, DatabaseError> {
         let (sql, arguments) = (postgres_sql(sql), arguments(params)?);
         let mut inner = self.inner.borrow_mut();
-        let done = self
-            .runtime
-            .block_on(sqlx::query_with(&sql, arguments).execute(&mut **inner))?;
+        let done = self.answer(sqlx::query_with(&sql, arguments).execute(&mut **inner))?;
         Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn fetch(&self, sql: &str, params: &[Value<'_>]) -> Result<Vec<PgRow>, DatabaseError> {
         let (sql, arguments) = (postgres_sql(sql), arguments(params)?);
         let mut inner = self.inner.borrow_mut();
-        Ok(self
+        self.answer(sqlx::query_with(&sql, arguments).fetch_all(&mut **inner))
+    }
+
+    fn answer<T>(&self, asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, DatabaseError> {
+        let answered = self
             .runtime
-            .block_on(sqlx::query_with(&sql, arguments).fetch_all(&mut **inner))?)
+            .block_on(async { tokio::time::timeout(SILENCE, asked).await });
+        let answer = answered
+            .map_err(|_| silent())
+            .and_then(|answer| answer.map_err(PostgresError::from));
+        Ok(answer.inspect_err(|error| *self.failed.borrow_mut() = Some(error.to_string()))?)
     }
 }
 

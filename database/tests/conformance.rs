@@ -209,6 +209,105 @@ async fn a_job_runs_once(test: TestDatabase) {
     assert_eq!((twice, ran.load(Ordering::SeqCst)), (Ok(false), true));
 }
 
+/// PostgreSQL keeps nothing of a transaction in which a statement has failed; to say otherwise would lose the rest.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_swallows_a_failed_statement_is_no_success_on_postgresql() {
+    use database::PostgresError;
+
+    let Some(test) = TestDatabase::postgres().await else {
+        return;
+    };
+    let database = migrated(&test).await;
+    let swallowed: Result<(), DatabaseError> = database
+        .write(|session| {
+            session.execute("INSERT INTO things (name, count) VALUES ('lost', 1)", &[])?;
+            let _ = session.execute("INSERT INTO things (name, count) VALUES ('lost', 1)", &[]);
+            Ok(())
+        })
+        .await;
+    let aborted = DatabaseError::from(PostgresError::Aborted(String::new()));
+    assert_eq!(
+        std::mem::discriminant(&swallowed.unwrap_err()),
+        std::mem::discriminant(&aborted)
+    );
+    assert_eq!(names(&database).await, Vec::<String>::new());
+}
+
+/// Each is told apart, since what is safe differs.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn what_postgresql_refuses_is_told_apart() {
+    use database::PostgresError::{self, Connection, Contention, Sql, Unavailable, Unique};
+
+    async fn raised(database: &Database, code: &'static str) -> PostgresError {
+        let sql = format!("DO $$ BEGIN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END $$");
+        let raised: Result<usize, DatabaseError> =
+            database.write(move |session| session.execute(&sql, &[])).await;
+        match raised.unwrap_err() {
+            DatabaseError::Postgres(error) => error,
+            other => panic!("{other:?}"),
+        }
+    }
+    let Some(test) = TestDatabase::postgres().await else {
+        return;
+    };
+    let database = test.database().clone();
+    for code in ["40001", "40P01", "55P03"] {
+        let error = raised(&database, code).await;
+        assert!(
+            matches!(error, Contention(_)) && error.retryable(),
+            "{code}: {error:?}"
+        );
+    }
+    for code in ["57P01", "57P03", "08006", "25P03"] {
+        let error = raised(&database, code).await;
+        assert!(
+            matches!(error, Connection(_)) && error.retryable(),
+            "{code}: {error:?}"
+        );
+    }
+    for code in ["53300", "57014", "25006", "58030"] {
+        let error = raised(&database, code).await;
+        assert!(
+            matches!(error, Unavailable { .. }) && error.retryable(),
+            "{code}: {error:?}"
+        );
+    }
+    let error = raised(&database, "23505").await;
+    assert!(matches!(error, Unique { .. }) && !error.retryable(), "{error:?}");
+    let error = raised(&database, "22003").await;
+    assert!(matches!(error, Sql { .. }) && !error.retryable(), "{error:?}");
+}
+
+/// A restart of the server breaks the connections that rest in the pool; nobody is told of it.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_broke_while_they_rested_cost_nobody_an_error() {
+    let Some(test) = TestDatabase::postgres().await else {
+        return;
+    };
+    let database = migrated(&test).await;
+    // Several connections, all at rest.
+    let reads = (0..5)
+        .map(|_| database.read(|session| session.query("SELECT pg_sleep(0.05)::text", &[], |_| Ok(()))));
+    for read in futures_util::future::join_all(reads).await {
+        let _: Vec<()> = read.map_err(|error: DatabaseError| error).unwrap();
+    }
+    let other = test.reopen().await;
+    let ended: Result<Vec<()>, DatabaseError> = other
+        .write(|session| {
+            let others = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'idle'";
+            session.query(others, &[], |_| Ok(()))
+        })
+        .await;
+    assert!(ended.unwrap().len() >= 2);
+    for name in ["one", "two", "three"] {
+        assert_eq!(insert(&database, name).await, Ok(1));
+    }
+}
+
 macro_rules! conformance {
     ($($case:ident),* $(,)?) => {
         mod sqlite {
