@@ -11,6 +11,7 @@ mod dead_letters;
 mod error;
 #[cfg(feature = "cluster")]
 mod kafka;
+mod lag;
 mod log_tail;
 mod partition;
 mod subscription;
@@ -20,5 +21,6 @@ pub use dead_letters::{DeadLetter, DeadLetters, NewDeadLetter, ParkedScope, Retr
 pub use error::BusError;
 #[cfg(feature = "cluster")]
 pub use kafka::{Kafka, KafkaOptions, Positions, Relay, RelayOptions, RelayState, RelayStatus, StreamSource};
+pub use lag::Lag;
 pub use partition::{ParsePartitionError, PartitionKey, Partitioning};
 pub use subscription::{Batch, Subscription};

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::Position;
+use event_schemas::{Position, Timestamp};
 use event_store::{Log, LogEntry, UnreadableReason};
 use tokio::sync::watch;
 
 use crate::subscription::{Batch, Offsets};
-use crate::{BusError, Checkpoint, Checkpoints, PartitionKey};
+use crate::{BusError, Checkpoint, Checkpoints, Lag, PartitionKey, lag};
 
 pub(crate) struct LogTail {
     subscriber: Arc<str>,
@@ -123,6 +123,10 @@ impl LogTail {
 
     pub(crate) fn acknowledged(&self) -> Checkpoint {
         Checkpoint::at(self.log.identity(), self.acknowledged)
+    }
+
+    pub(crate) async fn lag(&self, now: Timestamp) -> Result<Lag, BusError> {
+        lag::of_log(&self.log, self.acknowledged, now).await
     }
 
     pub(crate) fn rewind(&mut self) {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 #[cfg(feature = "cluster")]
 use event_schemas::AggregateType;
-use event_schemas::{LogIdentity, RecordedEvent};
+use event_schemas::{LogIdentity, RecordedEvent, Timestamp};
 use event_store::{Log, LogEntry};
 
 #[cfg(feature = "cluster")]
 use crate::kafka::{Group, Positions, StreamSource};
 use crate::log_tail::LogTail;
-use crate::{BusError, Checkpoint, Checkpoints, PartitionKey, Partitioning};
+use crate::{BusError, Checkpoint, Checkpoints, Lag, PartitionKey, Partitioning};
 
 /// One subscriber's place in the stream.
 ///
@@ -162,6 +162,16 @@ impl Subscription {
             Source::Log(tail) => tail.acknowledged(),
             #[cfg(feature = "cluster")]
             Source::Kafka(group) => group.acknowledged(),
+        }
+    }
+
+    /// How far it is behind what the log has, at `now`: also when nothing comes because the relay, or Kafka, is away.
+    /// Reads the database, so not for every batch.
+    pub async fn lag(&mut self, now: Timestamp) -> Result<Lag, BusError> {
+        match &mut self.source {
+            Source::Log(tail) => tail.lag(now).await,
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.lag(now).await,
         }
     }
 

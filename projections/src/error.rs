@@ -40,6 +40,12 @@ impl ViewError {
             Self::Corrupt { .. } | Self::UnknownKey { .. } => false,
         }
     }
+
+    /// Whether the documents were dropped under this process, which has to begin again.
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn is_gone(&self) -> bool {
+        matches!(self, Self::Mongo(MongoError::Gone(_)))
+    }
 }
 
 /// Why a read that had to be fresh has no answer.

@@ -9,6 +9,8 @@ use event_bus::{DeadLetters, Partitioning};
 use event_schemas::{LogIdentity, Position, Sku};
 use event_store::Log;
 use sqlite_file::SqliteFile;
+#[cfg(feature = "cluster")]
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cache::CacheState;
@@ -27,7 +29,7 @@ use crate::sales::{Sales, SalesBy, SalesFilter, SalesReport, Summing};
 use crate::served::Served;
 use crate::stock::Stock;
 #[cfg(feature = "cluster")]
-use crate::store::{Mongo, MongoViewStore};
+use crate::store::{Mongo, MongoViewStore, Table};
 use crate::store::{SqliteViewStore, ViewSchema, ViewStore};
 use crate::verify::{Verification, VerifyError, verify};
 use crate::view::{DocId, View};
@@ -54,6 +56,9 @@ struct Inner {
     store: ViewStore,
     cache: Caching,
     partitioning: Partitioning,
+    /// Why this process has to begin again.
+    #[cfg(feature = "cluster")]
+    gone: watch::Sender<Option<String>>,
 }
 
 /// What documents are cached in.
@@ -127,6 +132,8 @@ impl Views {
             store,
             cache,
             partitioning,
+            #[cfg(feature = "cluster")]
+            gone: watch::Sender::new(None),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -257,20 +264,48 @@ impl Views {
     /// How far the view `name` has come, as stored: where a projector goes on.
     #[cfg(feature = "cluster")]
     pub(crate) async fn stored_progress(&self, name: &str) -> Result<Option<Checkpoint>, ViewError> {
-        let inner = &self.inner;
-        let tables = [
-            &inner.products.table,
-            &inner.stock.table,
-            &inner.carts.table,
-            &inner.orders.table,
-            &inner.order_timeline.table,
-            &inner.payments.table,
-            &inner.sales.table,
-        ];
-        let table = tables.into_iter().find(|table| table.schema.name == name);
+        let table = self.tables().into_iter().find(|table| table.schema.name == name);
         match table {
-            Some(table) => Ok(Some(inner.store.reached(table, inner.log).await?)),
+            Some(table) => Ok(Some(self.inner.store.reached(&table, self.inner.log).await?)),
             None => Ok(None),
+        }
+    }
+
+    #[cfg(feature = "cluster")]
+    fn tables(&self) -> [Arc<Table>; VIEW_NAMES.len()] {
+        let inner = &self.inner;
+        [
+            Arc::clone(&inner.products.table),
+            Arc::clone(&inner.stock.table),
+            Arc::clone(&inner.carts.table),
+            Arc::clone(&inner.orders.table),
+            Arc::clone(&inner.order_timeline.table),
+            Arc::clone(&inner.payments.table),
+            Arc::clone(&inner.sales.table),
+        ]
+    }
+
+    /// Fails if the documents were dropped since the views were opened; then [`Views::gone`] says so.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn still_there(&self) -> Result<(), ViewError> {
+        let there = self.inner.store.still_there(&self.tables()).await;
+        if let Err(error) = &there
+            && error.is_gone()
+        {
+            self.inner.gone.send_replace(Some(error.to_string()));
+        }
+        there
+    }
+
+    /// Resolves, with the reason, once the documents turn out to have been dropped under this process. It has to end:
+    /// opened again, the views are folded from the log anew. Found out by projectors and by [`Views::check`].
+    #[cfg(feature = "cluster")]
+    pub async fn gone(&self) -> String {
+        let mut gone = self.inner.gone.subscribe();
+        match gone.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is ours.
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -283,15 +318,15 @@ impl Views {
         }
     }
 
-    /// Asks the store, and the cache, whether they answer: for readiness. Only the store has to.
+    /// Asks the store, and the cache, whether they answer: for readiness. Only the store has to, and have the documents.
     #[cfg_attr(
         not(feature = "cluster"),
         expect(clippy::unused_async, reason = "only servers are waited for")
     )]
     pub async fn check(&self) -> Result<CacheState, ViewError> {
         #[cfg(feature = "cluster")]
-        if let (ViewStore::Mongo(store), Caching::Redis(redis)) = (&self.inner.store, &self.inner.cache) {
-            let (store, cache) = tokio::join!(store.ping(), redis.ping());
+        if let Caching::Redis(redis) = &self.inner.cache {
+            let (store, cache) = tokio::join!(self.still_there(), redis.ping());
             store?;
             return Ok(cache);
         }

@@ -6,11 +6,15 @@
 mod shop;
 mod support;
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_bus::{Checkpoints, Kafka, KafkaOptions, Relay, RelayOptions, StreamSource};
 use event_schemas::Version;
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use projections::{
     CacheState, ConsistencyPoint, Mongo, MongoOptions, Projector, ProjectorState, Redis, RedisOptions,
     VIEW_NAMES, Views, ViewsCluster,
@@ -192,4 +196,106 @@ async fn a_reader_elsewhere_sees_what_was_written_as_fresh_as_it_asks() {
     assert_eq!(of_orders.position, cluster.shop.log.head().await.unwrap());
     projector.stop().await;
     cluster.end().await;
+}
+
+/// The documents' volume is replaced under projectors that go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn documents_that_were_lost_are_folded_again() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let views = cluster.views().await;
+    let events = Story::tell(71, 8).log(&mut Dice(71));
+    let (before, after) = events.split_at(events.len() / 2);
+    let (written, idle) = (cluster.projector().await, cluster.views().await);
+    cluster.shop.append_all(before).await;
+    cluster.assert_verified(&views).await;
+
+    cluster.mongo.drop_database().await.unwrap();
+    cluster.shop.append_all(after).await;
+    // The process ends, its supervisor starts it again; so does one that only reads.
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(written.state(), ProjectorState::Failed(_)) {
+        assert!(Instant::now() < deadline, "{:?}", written.state());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(idle.check().await.is_err());
+    let reason = timeout(PATIENCE, idle.gone()).await.unwrap();
+    assert!(reason.contains("gone"), "{reason}");
+    written.stop().await;
+
+    let (views, again) = (cluster.views().await, cluster.projector().await);
+    cluster.assert_verified(&views).await;
+    assert!(
+        again.status().iter().all(|view| !view.parked),
+        "{:?}",
+        again.status()
+    );
+    again.stop().await;
+    cluster.end().await;
+}
+
+/// A projector that nothing comes to, because nobody brings it, says that it is behind.
+#[tokio::test]
+async fn who_is_brought_nothing_is_behind() {
+    let gauges = Gauges::default();
+    let _recording = metrics::set_default_local_recorder(&gauges);
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let events = Story::tell(81, 2).log(&mut Dice(81));
+    let (before, after) = events.split_at(events.len() / 2);
+    let views = cluster.views().await;
+    let projector = cluster.projector().await;
+    cluster.shop.append_all(before).await;
+    cluster.assert_verified(&views).await;
+    let orders = r#"omisys_projection_lag_positions{view="orders"}"#;
+    gauges.becomes(orders, |lag| lag == 0.0).await;
+
+    cluster.relay.stop().await;
+    cluster.shop.append_all(after).await;
+    #[expect(clippy::cast_precision_loss, reason = "small")]
+    let all = after.len() as f64;
+    gauges.becomes(orders, |lag| lag >= all).await;
+    projector.stop().await;
+    cluster.end().await;
+}
+
+/// What the gauges say, of one thread.
+#[derive(Clone, Default)]
+struct Gauges(Arc<Mutex<HashMap<String, Arc<AtomicU64>>>>);
+
+impl Gauges {
+    async fn becomes(&self, name: &str, is: impl Fn(f64) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let value = self.0.lock().unwrap().get(name).cloned();
+            let value = value.map(|bits| f64::from_bits(bits.load(Ordering::SeqCst)));
+            if value.is_some_and(&is) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} {value:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Recorder for Gauges {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        let labels: Vec<String> = key
+            .labels()
+            .map(|label| format!("{}={:?}", label.key(), label.value()))
+            .collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Gauge::from_arc(Arc::clone(self.0.lock().unwrap().entry(name).or_default()))
+    }
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
 }

@@ -6,9 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use event_schemas::Position;
+use event_schemas::{Position, Timestamp};
 
-use crate::{Checkpoint, PartitionKey};
+use crate::{Checkpoint, Lag, PartitionKey, lag};
 
 /// What a subscriber knows of a partition that it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) struct Owned {
     pub(super) acknowledged_offset: Option<i64>,
     /// Where it stood at the last look, if it was behind the relay then.
     behind_at: Option<Position>,
+    /// What it had been given and had not acknowledged when its lag was measured, and when that was.
+    awaited: Option<(Position, Timestamp)>,
 }
 
 impl Owned {
@@ -33,6 +35,7 @@ impl Owned {
             offset: None,
             acknowledged_offset: None,
             behind_at: None,
+            awaited: None,
         }
     }
 }
@@ -98,6 +101,23 @@ pub(super) fn fill_idle(owned: &mut Partitions, relay: Option<&Checkpoint>) -> O
         }
     }
     fill
+}
+
+/// How far the partition that is furthest behind is behind what the relay has given it.
+pub(super) fn behind_relay(owned: &mut Partitions, relay: Option<&Checkpoint>, now: Timestamp) -> Lag {
+    let mut most = Lag::default();
+    for (key, place) in owned {
+        let Some(last) = given(relay, *key).filter(|last| place.acknowledged < *last) else {
+            place.awaited = None;
+            continue;
+        };
+        // What was awaited then may have come since: then something newer is awaited, since now at most.
+        let awaited = place.awaited.filter(|(last, _)| place.acknowledged < *last);
+        let (_, awaited_since) = *place.awaited.insert(awaited.unwrap_or((last, now)));
+        most.positions = most.positions.max(last.0 - place.acknowledged.0);
+        most.seconds = most.seconds.max(lag::since(awaited_since, now));
+    }
+    most
 }
 
 fn extend(fill: &mut Option<Fill>, key: PartitionKey, from: Position, target: Position) {
@@ -191,5 +211,26 @@ mod tests {
             })
         );
         assert_eq!(fill_idle(&mut owned, None), None);
+    }
+
+    #[test]
+    fn what_is_awaited_ages_until_it_comes() {
+        let mut owned = places(&[10, 20]);
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let lag = |positions, seconds| Lag { positions, seconds };
+        let saved = relay(100, &[10, 80]);
+        assert_eq!(behind_relay(&mut owned, Some(&saved), at(5)), lag(60, 0.0));
+        let saved = relay(200, &[10, 190]);
+        assert_eq!(behind_relay(&mut owned, Some(&saved), at(8)), lag(170, 3.0));
+        // What was awaited has come; what is awaited now came later.
+        if let Some(moved) = owned.get_mut(&key(1)) {
+            moved.acknowledged = Position(85);
+        }
+        assert_eq!(behind_relay(&mut owned, Some(&saved), at(9)), lag(105, 0.0));
+        assert_eq!(behind_relay(&mut owned, Some(&saved), at(10)), lag(105, 1.0));
+        if let Some(moved) = owned.get_mut(&key(1)) {
+            moved.acknowledged = Position(190);
+        }
+        assert_eq!(behind_relay(&mut owned, Some(&saved), at(11)), Lag::default());
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use database::Database;
-use event_schemas::{Clock, LogIdentity, Metadata, Position, StreamId, Timestamp};
+use event_schemas::{Clock, LogIdentity, Metadata, Position, StreamId};
 use event_store::{Log, RawEvent, traced};
 use futures_util::future::try_join_all;
 use rdkafka::producer::FutureProducer;
@@ -22,7 +22,7 @@ use tracing::{Level, Span};
 use super::leadership::{Leadership, Term};
 use super::record;
 use super::{Kafka, Logged};
-use crate::{BusError, Checkpoint, Checkpoints, PartitionKey};
+use crate::{BusError, Checkpoint, Checkpoints, Lag, PartitionKey, lag};
 
 /// The relay's name as a subscriber. Its positions say what each partition was last given; that of the log, up to where
 /// everything was.
@@ -31,6 +31,9 @@ pub(super) const SUBSCRIBER: &str = "relay";
 /// Between two tries; doubles up to the latter.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MOST: Duration = Duration::from_secs(5);
+
+/// Between two looks at the lag.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
 
 /// How the relay works.
 #[derive(Debug, Clone)]
@@ -125,6 +128,13 @@ impl Relay {
             cancel: cancel.clone(),
         };
         let tracker = TaskTracker::new();
+        let measuring = measure(
+            log.clone(),
+            worker.checkpoints.clone(),
+            state.clone(),
+            worker.options.clock.clone(),
+        );
+        tracker.spawn(cancel.clone().run_until_cancelled_owned(measuring));
         tracker.spawn(worker.run());
         tracker.close();
         Ok(Self {
@@ -189,7 +199,6 @@ struct Page {
     deliveries: Vec<DeliveryFuture>,
     /// What is true once all of them have arrived.
     checkpoint: Checkpoint,
-    last_recorded_at: Timestamp,
     /// From the log to the brokers' confirmation.
     _spans: Vec<Span>,
 }
@@ -340,7 +349,6 @@ impl Worker {
         loop {
             // Taken note of before reading, so that a commit in between wakes us.
             let head = *self.head.borrow_and_update();
-            self.measure(head, None);
             while run.read < head && run.in_flight.len() < self.options.pages_in_flight.max(1) {
                 self.send_page(run).await?;
             }
@@ -357,8 +365,6 @@ impl Worker {
                 self.checkpoints.save(&self.subscriber, page.checkpoint).await?;
                 self.position.send_replace(position);
                 self.tell(RelayState::Running);
-                let head = *self.head.borrow();
-                self.measure(head, Some(page.last_recorded_at));
             }
         }
     }
@@ -372,7 +378,7 @@ impl Worker {
         let Some(last) = events.last() else {
             return Ok(());
         };
-        let (position, last_recorded_at) = (last.position, last.recorded_at);
+        let position = last.position;
         let mut checkpoint = Checkpoint::at(run.identity, position);
         let mut deliveries = Vec::with_capacity(events.len());
         let spans = events.iter().filter_map(span).collect();
@@ -387,7 +393,6 @@ impl Worker {
         run.in_flight.push_back(Page {
             deliveries,
             checkpoint,
-            last_recorded_at,
             _spans: spans,
         });
         Ok(())
@@ -435,20 +440,36 @@ impl Worker {
             .headers(record::headers(event, identity, after));
         producer.send_result(record).map_err(|(error, _)| error.into())
     }
+}
 
-    fn measure(&self, head: Position, last_recorded_at: Option<Timestamp>) {
-        let lag = head.0.saturating_sub(self.position.borrow().0);
-        metrics::gauge!("omisys_relay_lag_positions").set(lag as f64);
-        let seconds = match last_recorded_at {
-            _ if lag == 0 => 0.0,
-            Some(at) => self.options.clock.now().duration_since(at).as_secs_f64(),
-            None => return,
+/// Tells how far what is stored as relayed is behind the log, whatever the relay is doing: also when it is stuck. In
+/// standby that is another's to tell.
+async fn measure(log: Log, checkpoints: Checkpoints, state: watch::Receiver<RelayState>, clock: Clock) {
+    loop {
+        let standby = matches!(*state.borrow(), RelayState::Standby);
+        let lag = if standby {
+            Ok(Lag::default())
+        } else {
+            lag_of(&log, &checkpoints, &clock).await
         };
-        metrics::gauge!("omisys_relay_lag_seconds").set(seconds);
+        match lag {
+            Ok(lag) => {
+                metrics::gauge!("omisys_relay_lag_positions").set(lag.positions as f64);
+                metrics::gauge!("omisys_relay_lag_seconds").set(lag.seconds);
+            }
+            Err(error) => tracing::debug!(%error, "the relay's lag cannot be measured"),
+        }
+        tokio::time::sleep(MEASURE_EVERY).await;
     }
 }
 
-/// Resolves once the brokers have confirmed all of them. A failure is final: the producer has given up.
+async fn lag_of(log: &Log, checkpoints: &Checkpoints, clock: &Clock) -> Result<Lag, BusError> {
+    let stored = checkpoints.load(&SUBSCRIBER.into()).await?;
+    let stored = stored.filter(|stored| stored.log == log.identity());
+    let position = stored.map(|stored| stored.position()).unwrap_or_default();
+    lag::of_log(log, position, clock.now()).await
+}
+
 /// The way of an event to the brokers, if its trace is recorded.
 fn span(event: &RawEvent) -> Option<Span> {
     // Metadata is not parsed for a trace that nobody records.
@@ -466,6 +487,7 @@ fn span(event: &RawEvent) -> Option<Span> {
     ))
 }
 
+/// Resolves once the brokers have confirmed all of them. A failure is final: the producer has given up.
 async fn delivered(deliveries: &mut [DeliveryFuture]) -> Result<(), BusError> {
     let confirmed = deliveries.iter_mut().map(|delivery| async move {
         match delivery.await {

@@ -1,6 +1,6 @@
 //! Stored documents in Redis, for all processes: the cluster.
 //!
-//! An entry is a hash at `<prefix>:<view>:g<generation>:<id>`: `r` and `b`, a document's revision and body, or `l`, the
+//! An entry is a hash at `<prefix>:<collection of the generation>:<id>`: `r` and `b`, a document's revision and body, or `l`, the
 //! lease of a reader that is loading it. The store is always written first. Then:
 //!
 //! * A reader that misses leaves a lease, loads, and fills only if its lease is still there.
@@ -151,7 +151,7 @@ pub(crate) struct RedisCache {
 struct Inner {
     redis: Redis,
     view: &'static str,
-    /// `<prefix>:<view>:g<generation>:`
+    /// `<prefix>:<collection>:`
     prefix: String,
     /// Names this process in leases.
     nonce: u64,
@@ -168,12 +168,7 @@ impl RedisCache {
         Self {
             inner: Arc::new(Inner {
                 view: table.schema.name,
-                prefix: format!(
-                    "{}:{}:g{}:",
-                    redis.options().key_prefix,
-                    table.schema.name,
-                    table.generation
-                ),
+                prefix: format!("{}:{}:", redis.options().key_prefix, table.name()),
                 redis,
                 nonce: hasher.hash_one("process"),
                 leases: AtomicU64::new(REPLACING),

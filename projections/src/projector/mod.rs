@@ -22,6 +22,7 @@ use event_bus::{DeadLetters, Retried};
 use event_schemas::{Clock, Position};
 use event_store::Log;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -179,6 +180,9 @@ impl Projector {
                 state: state_sender,
                 requests: received,
                 cancel: cancel.clone(),
+                measure_at: Instant::now(),
+                #[cfg(feature = "cluster")]
+                letters_at: Instant::now(),
             });
             workers.push(Handle {
                 state,

@@ -160,6 +160,11 @@ impl Runner {
                 continue;
             }
             if let Some(prepared) = prepared.checked(entries, &mut bad) {
+                #[cfg(feature = "cluster")]
+                if bad.iter().any(|bad| !bad.is_empty()) {
+                    // What does not fold on documents that were dropped is no poison.
+                    self.views.still_there().await?;
+                }
                 self.park(entries, &bad).await?;
                 self.store(entries, prepared, Some(&checkpoint)).await?;
                 for fold in &mut self.folds {

@@ -10,6 +10,7 @@ use event_bus::{Batch, BusError, Checkpoint, DeadLetter, DeadLetters, Retried, S
 use event_schemas::{Clock, RecordedEvent, Version};
 use event_store::{Log, traced};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -23,11 +24,14 @@ use crate::views::Views;
 const MAX_BATCH: usize = 2_000;
 
 /// How long a projector that is idle sleeps before it looks around.
-const IDLE_WAIT: Duration = Duration::from_secs(30);
+const IDLE_WAIT: Duration = Duration::from_secs(1);
 
-/// The same in the cluster, where a cache may wait to be told.
+/// Between two looks at the lag.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks at dead letters that another process may have parked or healed.
 #[cfg(feature = "cluster")]
-const IDLE_WAIT_SHARED: Duration = Duration::from_secs(1);
+const LETTERS_EVERY: Duration = Duration::from_secs(5);
 
 /// Between two tries of a batch that could not be stored; doubles up to the latter.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -54,6 +58,11 @@ pub(super) struct Worker {
     pub(super) state: watch::Sender<ProjectorState>,
     pub(super) requests: mpsc::Receiver<Retry>,
     pub(super) cancel: CancellationToken,
+    /// When the lag is to be measured again, at the latest.
+    pub(super) measure_at: Instant,
+    /// When the dead letters are to be looked at again.
+    #[cfg(feature = "cluster")]
+    pub(super) letters_at: Instant,
 }
 
 impl Worker {
@@ -63,6 +72,14 @@ impl Worker {
         loop {
             let Err(error) = self.follow(&mut subscription, &mut pause).await else {
                 break;
+            };
+            if let Some(subscription) = &mut subscription {
+                self.measure(subscription).await;
+            }
+            #[cfg(feature = "cluster")]
+            let error = match self.views.still_there().await {
+                Err(gone) if gone.is_gone() => ProjectError::View(gone),
+                _ => error,
             };
             match (&error, &mut subscription) {
                 // As a restart would, but without leaving the group.
@@ -81,6 +98,9 @@ impl Worker {
                     | BusError::BeyondHead { .. }
                     | BusError::Partitions { .. },
                 ) => ProjectorState::Failed(text),
+                // The process has to begin again.
+                #[cfg(feature = "cluster")]
+                ProjectError::View(error) if error.is_gone() => ProjectorState::Failed(text),
                 ProjectError::Bus(
                     BusError::Kafka(_) | BusError::Positions(_) | BusError::Log(_) | BusError::Store(_),
                 )
@@ -127,14 +147,6 @@ impl Worker {
         }
     }
 
-    const fn idle_wait(&self) -> Duration {
-        match self.source {
-            ProjectorSource::Log(_) => IDLE_WAIT,
-            #[cfg(feature = "cluster")]
-            ProjectorSource::Groups(_) => IDLE_WAIT_SHARED,
-        }
-    }
-
     /// Follows the stream until cancelled.
     async fn follow(
         &mut self,
@@ -145,20 +157,22 @@ impl Worker {
             Some(open) => open,
             none => none.insert(self.subscribe().await?),
         };
-        let idle_wait = self.idle_wait();
         loop {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Ok(()),
                 Some(retry) = self.requests.recv() => self.retry(retry).await,
-                batch = subscription.next_batch(MAX_BATCH, idle_wait) => {
+                batch = subscription.next_batch(MAX_BATCH, IDLE_WAIT) => {
                     let batch = batch?;
                     if batch.is_empty() {
-                        self.idle().await;
+                        self.idle(subscription).await?;
                         continue;
                     }
                     self.handle(&batch).await?;
                     subscription.ack(&batch).await?;
+                    if self.measure_at <= Instant::now() {
+                        self.measure(subscription).await;
+                    }
                     *pause = RETRY_FIRST;
                     self.state.send_if_modified(|state| {
                         let changed = *state != ProjectorState::Running;
@@ -181,38 +195,49 @@ impl Worker {
             .await?;
         drop(spans);
         metrics::histogram!("omisys_projection_batch_events").record(batch.entries.len() as f64);
-        let last = batch.events().last();
-        let age = last.map(|event| self.clock.now().duration_since(event.recorded_at).as_secs_f64());
-        let head = *self.source.log().watch().borrow();
-        for progress in self.runner.progress() {
-            let lag = match self.source {
-                ProjectorSource::Log(_) => head.0.saturating_sub(progress.position.0),
-                // One that was not full held all that waited, wherever in the log that was.
-                #[cfg(feature = "cluster")]
-                ProjectorSource::Groups(_) if batch.entries.len() < MAX_BATCH => 0,
-                #[cfg(feature = "cluster")]
-                ProjectorSource::Groups(_) => head.0.saturating_sub(progress.position.0),
-            };
-            metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view).set(lag as f64);
-            if let Some(age) = age {
-                metrics::gauge!("omisys_projection_lag_seconds", "view" => progress.view).set(age.max(0.0));
+        Ok(())
+    }
+
+    /// Nothing has come for a while.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        expect(clippy::unnecessary_wraps, reason = "only servers lose anything")
+    )]
+    async fn idle(&mut self, subscription: &mut Subscription) -> Result<(), ProjectError> {
+        self.measure(subscription).await;
+        #[cfg(feature = "cluster")]
+        {
+            self.runner.idle().await;
+            if self.letters_at <= Instant::now() {
+                self.letters_at = Instant::now() + LETTERS_EVERY;
+                if let Err(error) = self.runner.reassigned().await {
+                    tracing::debug!(%error, view = self.share, "the dead letters cannot be looked at");
+                }
+            }
+            if let Err(error) = self.views.still_there().await
+                && error.is_gone()
+            {
+                return Err(error.into());
             }
         }
         Ok(())
     }
 
-    /// Nothing is waiting: the views have what there is.
-    #[cfg_attr(
-        not(feature = "cluster"),
-        expect(clippy::unused_async, reason = "only servers are waited for")
-    )]
-    async fn idle(&self) {
+    /// Tells how far the views are behind.
+    async fn measure(&mut self, subscription: &mut Subscription) {
+        self.measure_at = Instant::now() + MEASURE_EVERY;
+        let lag = match subscription.lag(self.clock.now()).await {
+            Ok(lag) => lag,
+            Err(error) => {
+                tracing::debug!(%error, view = self.share, "the lag cannot be measured");
+                return;
+            }
+        };
         for progress in self.runner.progress() {
-            metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view).set(0.0);
-            metrics::gauge!("omisys_projection_lag_seconds", "view" => progress.view).set(0.0);
+            metrics::gauge!("omisys_projection_lag_positions", "view" => progress.view)
+                .set(lag.positions as f64);
+            metrics::gauge!("omisys_projection_lag_seconds", "view" => progress.view).set(lag.seconds);
         }
-        #[cfg(feature = "cluster")]
-        self.runner.idle().await;
     }
 
     /// Answers what can still be answered while the stream cannot be followed.

@@ -62,21 +62,33 @@ impl ViewSchema {
 pub struct Table {
     pub(crate) schema: ViewSchema,
     pub(crate) generation: u32,
+    name: String,
     statements: sql::Statements,
 }
 
 impl Table {
     pub(crate) fn new(schema: ViewSchema, generation: u32) -> Self {
+        let statements = sql::Statements::new(&schema, generation);
         Self {
             schema,
             generation,
-            statements: sql::Statements::new(&schema, generation),
+            name: statements.table.clone(),
+            statements,
         }
     }
 
-    /// Of the table or collection: `<view>_g<N>`.
+    /// One that somebody may drop, and another process make again, while this process runs: `incarnation` tells the two
+    /// apart.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn incarnation(schema: ViewSchema, generation: u32, incarnation: &str) -> Self {
+        let table = Self::new(schema, generation);
+        let name = format!("{}_{incarnation}", table.name);
+        Self { name, ..table }
+    }
+
+    /// Of the table, `<view>_g<N>`, or of the collection, `<view>_g<N>_<incarnation>`.
     pub(crate) fn name(&self) -> &str {
-        &self.statements.table
+        &self.name
     }
 }
 
@@ -206,6 +218,16 @@ impl ViewStore {
             }
             #[cfg(feature = "cluster")]
             Self::Mongo(store) => Ok(store.advance(tables, progress).await?),
+        }
+    }
+
+    /// Fails if one of these generations is gone: somebody dropped it, and whatever is in memory of it is worth nothing.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn still_there(&self, tables: &[Arc<Table>]) -> Result<(), ViewError> {
+        match self {
+            // A write says so.
+            Self::Sqlite(_) => Ok(()),
+            Self::Mongo(store) => Ok(store.still_there(tables).await?),
         }
     }
 

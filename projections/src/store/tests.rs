@@ -30,7 +30,18 @@ const NONE: [usize; 0] = [];
 #[derive(Clone)]
 struct Fixture {
     store: ViewStore,
-    _dir: Arc<Option<TempDir>>,
+    server: Server,
+}
+
+/// What is below the store, for what happens to it behind its back.
+#[derive(Clone)]
+enum Server {
+    Sqlite(
+        SqliteFile,
+        #[expect(dead_code, reason = "kept until the end")] Arc<TempDir>,
+    ),
+    #[cfg(feature = "cluster")]
+    Mongo(Mongo),
 }
 
 impl Fixture {
@@ -43,7 +54,7 @@ impl Fixture {
         let file = SqliteFile::open(dir.path().join("views.db"), options).unwrap();
         Self {
             store: ViewStore::Sqlite(SqliteViewStore::open(&file).unwrap()),
-            _dir: Arc::new(Some(dir)),
+            server: Server::Sqlite(file, Arc::new(dir)),
         }
     }
 
@@ -61,6 +72,25 @@ impl Fixture {
         let mut moved = moved.into_iter().next().unwrap();
         moved.sort_unstable();
         moved
+    }
+
+    /// Somebody deletes documents: all of `table`.
+    async fn lose_documents(&self, table: &Table) {
+        let name = table.name().to_owned();
+        match &self.server {
+            Server::Sqlite(file, _) => lose(file, format!("DELETE FROM {name}")).await,
+            #[cfg(feature = "cluster")]
+            Server::Mongo(mongo) => mongo.empty(&name).await,
+        }
+    }
+
+    /// Somebody drops what there is.
+    async fn lose_everything(&self) {
+        match &self.server {
+            Server::Sqlite(file, _) => lose(file, "DELETE FROM generations".to_owned()).await,
+            #[cfg(feature = "cluster")]
+            Server::Mongo(mongo) => mongo.drop_database().await.unwrap(),
+        }
     }
 
     async fn ids(&self, table: &Arc<Table>, query: &Query) -> Vec<String> {
@@ -84,6 +114,11 @@ impl Fixture {
             }
         }
     }
+}
+
+async fn lose(file: &SqliteFile, sql: String) {
+    let lost = file.write(move |conn| Ok::<_, sqlite_file::SqliteError>(conn.execute(&sql, [])?));
+    assert!(lost.await.unwrap() > 0);
 }
 
 fn document(id: &str, expected: u64, body: &str, keys: Option<[KeyValue; 3]>) -> DocumentWrite {
@@ -127,6 +162,8 @@ conformance!(
     a_document_is_stored_if_it_has_not_moved,
     keys_stay_unless_they_are_given,
     progress_never_goes_back,
+    a_document_that_was_lost_has_moved,
+    a_generation_that_was_lost_takes_no_progress,
     lists_are_filtered,
     lists_are_ordered_and_paged,
     text_is_ordered_by_its_bytes,
@@ -144,7 +181,7 @@ async fn on_mongo<F: Future<Output = ()> + Send + 'static>(case: impl FnOnce(Fix
     };
     let fixture = Fixture {
         store: ViewStore::Mongo(MongoViewStore::new(mongo.clone())),
-        _dir: Arc::new(None),
+        server: Server::Mongo(mongo.clone()),
     };
     let outcome = tokio::spawn(case(fixture)).await;
     mongo.drop_database().await.unwrap();
@@ -218,9 +255,9 @@ async fn a_document_is_stored_if_it_has_not_moved(fixture: Fixture) {
             stored("c", 1, "{}")
         ]
     );
-    // The same write again has moved: it is stored.
+    // Another that was folded on the same revision comes too late, although what is stored is the revision that it makes.
     assert_eq!(
-        fixture.write(&table, vec![document("a", 1, "right", None)]).await,
+        fixture.write(&table, vec![document("a", 1, "late", None)]).await,
         [0]
     );
 }
@@ -286,6 +323,72 @@ async fn progress_never_goes_back(fixture: Fixture) {
         Position(9)
     );
     assert_eq!(fixture.store.load(&table, ids(&["b"])).await.unwrap().len(), 1);
+}
+
+async fn a_document_that_was_lost_has_moved(fixture: Fixture) {
+    let table = fixture.table().await;
+    fixture
+        .write(&table, vec![thing("a", "new", "A", 1), thing("b", "new", "B", 1)])
+        .await;
+    fixture.lose_documents(&table).await;
+    // One with keys, one without: neither comes back by itself.
+    let gone = [KeyValue::Absent, "B".into(), KeyValue::Absent];
+    let lost = vec![
+        document("a", 1, "{}", None),
+        thing("c", "new", "C", 3),
+        document("b", 1, "{}", Some(gone)),
+    ];
+    assert_eq!(fixture.write(&table, lost).await, [0, 2]);
+    assert_eq!(fixture.ids(&table, &Query::new(9)).await, ["c"]);
+}
+
+async fn a_generation_that_was_lost_takes_no_progress(fixture: Fixture) {
+    let table = fixture.table().await;
+    let advance = async |position| {
+        let checkpoint = Checkpoint::at(LOG, Position(position));
+        let writes = ViewWrites {
+            table: Arc::clone(&table),
+            documents: Vec::new(),
+        };
+        let write = fixture
+            .store
+            .write(Arc::new(vec![writes]), Some(checkpoint.clone()));
+        write.await?;
+        fixture.store.advance(&[Arc::clone(&table)], &checkpoint).await
+    };
+    advance(7).await.unwrap();
+    fixture.lose_everything().await;
+    let refused = advance(9).await.unwrap_err();
+    assert!(!refused.retryable(), "{refused}");
+    assert!(refused.to_string().contains("gone"), "{refused}");
+}
+
+/// Another process has made a generation of the same number again: nothing of the lost one gets into it.
+#[cfg(feature = "cluster")]
+#[tokio::test]
+async fn a_generation_that_was_made_again_is_another() {
+    on_mongo(|fixture| async move {
+        let lost = fixture.table().await;
+        fixture.write(&lost, vec![thing("a", "new", "A", 1)]).await;
+        let tables = [Arc::clone(&lost)];
+        let checkpoint = Checkpoint::at(LOG, Position(7));
+        fixture.store.advance(&tables, &checkpoint).await.unwrap();
+        fixture.store.still_there(&tables).await.unwrap();
+        fixture.lose_everything().await;
+        let again = fixture.table().await;
+        assert_eq!(again.generation, lost.generation);
+        fixture.write(&lost, vec![thing("b", "new", "B", 1)]).await;
+        let told = [
+            fixture.store.advance(&tables, &checkpoint).await.unwrap_err(),
+            fixture.store.still_there(&tables).await.unwrap_err(),
+            fixture.store.reached(&lost, LOG).await.unwrap_err(),
+        ];
+        assert!(told.iter().all(ViewError::is_gone), "{told:?}");
+        let reached = fixture.store.reached(&again, LOG).await.unwrap();
+        assert_eq!(reached, Checkpoint::start(LOG));
+        assert!(fixture.ids(&again, &Query::new(9)).await.is_empty());
+    })
+    .await;
 }
 
 async fn lists_are_filtered(fixture: Fixture) {

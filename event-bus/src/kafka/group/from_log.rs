@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use event_schemas::Position;
+use event_schemas::{Position, Timestamp};
 use event_store::LogEntry;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::{Collected, Group, MAX_HELD, SIGN_OF_LIFE, before, is_newer};
 use crate::kafka::gap::{self, Fill};
 use crate::kafka::relay;
 use crate::subscription::Batch;
-use crate::{BusError, Checkpoint, PartitionKey};
+use crate::{BusError, Checkpoint, Lag, PartitionKey, lag};
 
 impl Group {
     /// Begins to read what a record has shown to be missing.
@@ -33,6 +33,19 @@ impl Group {
     async fn relay(&self) -> Result<Option<Checkpoint>, BusError> {
         let relay = self.source.checkpoints.load(&relay::SUBSCRIBER.into()).await?;
         Ok(relay.filter(|relay| relay.log == self.log()))
+    }
+
+    /// What the relay has not brought is behind for everybody; what it has brought and this member has not acknowledged is
+    /// behind here.
+    pub(crate) async fn lag(&mut self, now: Timestamp) -> Result<Lag, BusError> {
+        let relay = self.relay().await?;
+        let relayed = relay.as_ref().map(Checkpoint::position).unwrap_or_default();
+        let unsent = lag::of_log(&self.source.log, relayed, now).await?;
+        let here = gap::behind_relay(&mut self.owned, relay.as_ref(), now);
+        Ok(Lag {
+            positions: unsent.positions + here.positions,
+            seconds: unsent.seconds.max(here.seconds),
+        })
     }
 
     /// Compares with the relay: what stays behind it while nothing comes has been lost.

@@ -21,6 +21,10 @@ pub enum MongoError {
     /// The server refused.
     #[error("MongoDB error {code}: {name}")]
     Refused { code: i32, name: String },
+    /// The documents of this generation were dropped under a process that works with them. It has to begin again, from
+    /// what is stored now.
+    #[error("{0} is gone from MongoDB: its documents have to be folded again")]
+    Gone(String),
     /// What came back is not what was asked for.
     #[error("an unexpected answer of MongoDB: {0}")]
     Unexpected(String),
@@ -31,7 +35,7 @@ impl MongoError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::TimedOut => true,
-            Self::Options(_) | Self::Refused { .. } | Self::Unexpected(_) => false,
+            Self::Options(_) | Self::Refused { .. } | Self::Gone(_) | Self::Unexpected(_) => false,
         }
     }
 

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use event_bus::{Checkpoint, PartitionKey};
 use event_schemas::{LogIdentity, Position};
 use futures_util::TryStreamExt as _;
+use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Document, doc};
 
 use super::{Mongo, MongoError, READ_TIMEOUT, WRITE_TIMEOUT, filter, number, within};
 use crate::store::{Table, ViewSchema};
 
-/// `{_id: "<view>_g<N>", view, generation, version, log_id, epoch, serving}`.
+/// `{_id: "<view>_g<N>", view, generation, version, log_id, epoch, serving, incarnation, progress: {<partition>: position}}`.
+///
+/// Progress stands in the row that it is of: whoever drops one drops both. The incarnation is of this very row, and names
+/// its collection: a process that has not heard that its generation was dropped and made again touches nothing of it.
 const GENERATIONS: &str = "generations";
-
-/// `{_id: "<view>_g<N>/<partition>", view, generation, partition, log_id, epoch, position}`.
-const PROGRESS: &str = "progress";
 
 /// How often somebody else may take the number that we wanted.
 const ATTEMPTS: usize = 32;
@@ -42,8 +43,11 @@ pub(super) async fn serving(
                 && row.get_str("log_id").ok() == Some(log.log_id.to_string().as_str())
                 && number(row, "epoch") == Some(log.epoch.cast_signed())
         };
-        if let Some(generation) = known.iter().find(ours).and_then(generation) {
-            let table = Table::new(schema, generation);
+        let found = known.iter().find(ours).and_then(|row| {
+            let incarnation = row.get_str("incarnation").ok()?;
+            Some(Table::incarnation(schema, generation(row)?, incarnation))
+        });
+        if let Some(table) = found {
             create_indexes(mongo, &table).await?;
             return Ok(table);
         }
@@ -55,20 +59,24 @@ pub(super) async fn serving(
                 "a new generation for this version and log"
             );
         }
-        let table = Table::new(schema, next);
-        // Before anybody is told of it.
-        create_indexes(mongo, &table).await?;
+        let incarnation = ObjectId::new().to_hex();
+        let table = Table::incarnation(schema, next, &incarnation);
         let row = doc! {
-            "_id": table.name(),
+            "_id": row_id(&table),
             "view": schema.name,
             "generation": i64::from(next),
             "version": i64::from(schema.version),
             "log_id": log.log_id.to_string(),
             "epoch": log.epoch.cast_signed(),
             "serving": true,
+            "incarnation": incarnation,
+            "progress": {},
         };
         match within(WRITE_TIMEOUT, rows.insert_one(row)).await {
-            Ok(_) => return Ok(table),
+            Ok(_) => {
+                create_indexes(mongo, &table).await?;
+                return Ok(table);
+            }
             // Another process was faster: see what it has made.
             Err(error) if error.is_duplicate() => {}
             Err(error) => return Err(error),
@@ -100,41 +108,55 @@ pub(super) async fn advance(
     tables: &[Arc<Table>],
     checkpoint: &Checkpoint,
 ) -> Result<(), MongoError> {
-    let mut updates = Vec::with_capacity(tables.len() * checkpoint.positions().len());
-    for table in tables {
-        for (partition, position) in checkpoint.positions() {
-            updates.push(doc! {
-                "q": { "_id": progress_id(table, *partition) },
-                "u": {
-                    // A replica that lost its partition and does not know it yet takes nothing back.
-                    "$max": { "position": position.0.cast_signed() },
-                    "$set": {
-                        "view": table.schema.name,
-                        "generation": i64::from(table.generation),
-                        "partition": partition.to_string(),
-                        "log_id": checkpoint.log.log_id.to_string(),
-                        "epoch": checkpoint.log.epoch.cast_signed(),
-                    },
-                },
-                "upsert": true,
-            });
-        }
+    let mut furthest = Document::new();
+    for (partition, position) in checkpoint.positions() {
+        furthest.insert(format!("progress.{partition}"), position.0.cast_signed());
     }
-    if updates.is_empty() {
+    if furthest.is_empty() || tables.is_empty() {
         return Ok(());
     }
-    // Two that create a row at once: one meets the other's, which is there now.
-    for _ in 0..ATTEMPTS {
-        let duplicates = mongo.update(PROGRESS, updates.clone()).await?;
-        if duplicates.is_empty() {
-            return Ok(());
-        }
-        updates = duplicates
-            .into_iter()
-            .filter_map(|place| updates.get(place).cloned())
-            .collect();
+    let updates = tables.iter().map(|table| {
+        let mut row = row(table);
+        row.insert("log_id", checkpoint.log.log_id.to_string());
+        row.insert("epoch", checkpoint.log.epoch.cast_signed());
+        // A replica that lost its partition and does not know it yet takes nothing back.
+        doc! { "q": row, "u": { "$max": furthest.clone() } }
+    });
+    let updated = mongo.update(GENERATIONS, updates.collect()).await?;
+    if updated.unmatched == 0 {
+        return Ok(());
     }
-    Err(MongoError::Unexpected("progress could not be stored".to_owned()))
+    still_there(mongo, tables).await?;
+    Err(MongoError::Unexpected(
+        "progress of another log than the documents'".to_owned(),
+    ))
+}
+
+/// Fails if one of these generations is gone, even if it was made again since.
+pub(super) async fn still_there(mongo: &Mongo, tables: &[Arc<Table>]) -> Result<(), MongoError> {
+    let ids: Vec<String> = tables.iter().map(|table| row_id(table)).collect();
+    let rows = mongo.database.collection::<Document>(GENERATIONS);
+    let find = async {
+        let cursor = rows
+            .find(doc! { "_id": { "$in": ids } })
+            .projection(doc! { "incarnation": 1 })
+            .await?;
+        cursor.try_collect::<Vec<Document>>().await
+    };
+    let found = within(READ_TIMEOUT, find).await?;
+    let is_there = |table: &Table| {
+        let mut rows = found
+            .iter()
+            .filter(|row| row.get_str("_id").is_ok_and(|id| id == row_id(table)));
+        rows.any(|row| {
+            row.get_str("incarnation")
+                .is_ok_and(|incarnation| incarnation == incarnation_of(table))
+        })
+    };
+    match tables.iter().find(|table| !is_there(table)) {
+        Some(gone) => Err(MongoError::Gone(row_id(gone))),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn reached(
@@ -142,31 +164,32 @@ pub(super) async fn reached(
     table: &Table,
     log: LogIdentity,
 ) -> Result<Checkpoint, MongoError> {
-    // All ids that begin with "<table>/": the character after the slash is the zero.
-    let (from, until) = (format!("{}/", table.name()), format!("{}0", table.name()));
-    let rows = mongo.database.collection::<Document>(PROGRESS);
-    let find = async {
-        let cursor = rows
-            .find(doc! { "_id": { "$gte": from, "$lt": until } })
-            .batch_size(10_000)
-            .await?;
-        cursor.try_collect::<Vec<Document>>().await
+    let rows = mongo.database.collection::<Document>(GENERATIONS);
+    let Some(found) = within(READ_TIMEOUT, rows.find_one(row(table))).await? else {
+        return Err(MongoError::Gone(row_id(table)));
     };
+    let unreadable = || MongoError::Unexpected("progress that cannot be read".to_owned());
+    let progress = found.get_document("progress").map_err(|_| unreadable())?;
     let mut reached = Checkpoint::start(log);
-    for row in within(READ_TIMEOUT, find).await? {
-        let partition = row
-            .get_str("partition")
-            .ok()
-            .and_then(|text| text.parse::<PartitionKey>().ok());
-        let position = number(&row, "position").map(|position| Position(position.cast_unsigned()));
-        let (Some(partition), Some(position)) = (partition, position) else {
-            return Err(MongoError::Unexpected("progress that cannot be read".to_owned()));
+    for partition in progress.keys() {
+        let position = number(progress, partition).map(|position| Position(position.cast_unsigned()));
+        let (Ok(partition), Some(position)) = (partition.parse::<PartitionKey>(), position) else {
+            return Err(unreadable());
         };
         reached.advance(partition, position);
     }
     Ok(reached)
 }
 
-fn progress_id(table: &Table, partition: PartitionKey) -> String {
-    format!("{}/{partition}", table.name())
+/// Finds the row of this very incarnation.
+fn row(table: &Table) -> Document {
+    doc! { "_id": row_id(table), "incarnation": incarnation_of(table) }
+}
+
+fn row_id(table: &Table) -> String {
+    format!("{}_g{}", table.schema.name, table.generation)
+}
+
+fn incarnation_of(table: &Table) -> &str {
+    table.name().rsplit('_').next().unwrap_or_default()
 }

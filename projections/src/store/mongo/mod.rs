@@ -7,6 +7,7 @@ mod error;
 mod filter;
 mod generations;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
@@ -97,13 +98,19 @@ impl Mongo {
         within(WRITE_TIMEOUT, self.database.drop()).await
     }
 
+    /// Deletes what `collection` holds.
+    #[cfg(test)]
+    pub(super) async fn empty(&self, collection: &str) {
+        let all = self.database.collection::<Document>(collection);
+        all.delete_many(Document::new()).await.unwrap();
+    }
+
     async fn command(&self, command: Document, limit: Duration) -> Result<Document, MongoError> {
         within(limit, self.database.run_command(command)).await
     }
 
-    /// Runs `updates` (statements of the `update` command) unordered, durable on a majority. Returns the places of those
-    /// that met a duplicate key.
-    async fn update(&self, collection: &str, updates: Vec<Document>) -> Result<Vec<usize>, MongoError> {
+    /// Runs `updates` (statements of the `update` command) unordered, durable on a majority.
+    async fn update(&self, collection: &str, updates: Vec<Document>) -> Result<Updated, MongoError> {
         let count = updates.len();
         let command = doc! {
             "update": collection,
@@ -129,12 +136,23 @@ impl Mongo {
         let done = number(&reply, "n")
             .and_then(|done| usize::try_from(done).ok())
             .unwrap_or_default();
-        if done + duplicates.len() != count {
+        let Some(unmatched) = count.checked_sub(done + duplicates.len()) else {
             let message = format!("{done} of {count} updates, {} duplicates", duplicates.len());
             return Err(MongoError::Unexpected(message));
-        }
-        Ok(duplicates)
+        };
+        Ok(Updated {
+            duplicates,
+            unmatched,
+        })
     }
+}
+
+/// What an update came to.
+struct Updated {
+    /// The places of the statements that met a duplicate key.
+    duplicates: Vec<usize>,
+    /// How many statements found nothing to update; the server does not say which.
+    unmatched: usize,
 }
 
 impl fmt::Debug for Mongo {
@@ -154,11 +172,6 @@ pub(crate) struct MongoViewStore {
 impl MongoViewStore {
     pub(crate) const fn new(mongo: Mongo) -> Self {
         Self { mongo }
-    }
-
-    /// Whether the server answers.
-    pub(crate) async fn ping(&self) -> Result<(), MongoError> {
-        self.mongo.ping().await
     }
 
     /// The generation of the view that this version of it and this log are served from, with how far it has come; a new
@@ -334,11 +347,38 @@ impl MongoViewStore {
             let updates = documents[begin..end]
                 .iter()
                 .map(|write| update(&table.schema, write));
-            let duplicates = self.mongo.update(table.name(), updates.collect()).await?;
-            moved.extend(duplicates.into_iter().map(|place| begin + place));
+            let updated = self.mongo.update(table.name(), updates.collect()).await?;
+            let mut here = updated.duplicates;
+            if updated.unmatched > 0 {
+                here.extend(self.not_stored(table, &documents[begin..end]).await?);
+            }
+            moved.extend(here.into_iter().map(|place| begin + place));
             begin = end;
         }
         Ok(moved)
+    }
+
+    /// The places of the replacements that are not what is stored. One that was stored and replaced since is among them:
+    /// folding it again changes nothing.
+    async fn not_stored(&self, table: &Table, documents: &[DocumentWrite]) -> Result<Vec<usize>, MongoError> {
+        let replaced = || {
+            documents
+                .iter()
+                .enumerate()
+                .filter(|(_, write)| write.expected > 0)
+        };
+        let ids: Vec<DocId> = replaced().map(|(_, write)| write.id.clone()).collect();
+        let stored = self.load(table, &ids).await?;
+        let stored: HashMap<&str, &StoredDocument> =
+            stored.iter().map(|stored| (stored.id.as_str(), stored)).collect();
+        let is_stored = |write: &DocumentWrite| {
+            let found = stored.get(write.id.as_str());
+            found.is_some_and(|found| found.rev == write.expected + 1 && *found.body == *write.body)
+        };
+        Ok(replaced()
+            .filter(|(_, write)| !is_stored(write))
+            .map(|(place, _)| place)
+            .collect())
     }
 
     /// Stores how far the documents of these views have come. After [`MongoViewStore::write`], never before it.
@@ -348,6 +388,11 @@ impl MongoViewStore {
         checkpoint: &Checkpoint,
     ) -> Result<(), MongoError> {
         generations::advance(&self.mongo, tables, checkpoint).await
+    }
+
+    /// As [`super::ViewStore::still_there`].
+    pub(crate) async fn still_there(&self, tables: &[Arc<Table>]) -> Result<(), MongoError> {
+        generations::still_there(&self.mongo, tables).await
     }
 
     /// How far the documents have come.
@@ -360,8 +405,8 @@ impl MongoViewStore {
     }
 }
 
-/// One statement: replaces the document if it is still the one that was folded on. One that has moved is not matched, so
-/// MongoDB tries to insert it, and the id is taken.
+/// One statement: replaces the document if it is still the one that was folded on, or inserts a new one. A new one that is
+/// there already meets its own id; an old one that has moved, or is gone, is not matched.
 fn update(schema: &ViewSchema, write: &DocumentWrite) -> Document {
     let expected = write.expected.cast_signed();
     let mut set = doc! { "rev": expected + 1, "body": &*write.body };
@@ -373,7 +418,7 @@ fn update(schema: &ViewSchema, write: &DocumentWrite) -> Document {
     doc! {
         "q": { "_id": write.id.as_str(), "rev": expected },
         "u": { "$set": set },
-        "upsert": true,
+        "upsert": expected == 0,
     }
 }
 
