@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::conformance::{DEADLINE, Stream as _, sequences, take};
+use crate::support::gauges::Gauges;
 use crate::support::kafka::{Cluster, Topics, caught_up, is_there};
 use database::testing::TestDatabase;
 use database::{Database, params};
 use event_bus::{Checkpoints, Relay, RelayOptions, RelayState};
-use event_schemas::Version;
+use event_schemas::{Clock, Version};
 use event_store::{Log, LogOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -132,11 +133,14 @@ impl Drop for Broker {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_backlog_drains_when_kafka_comes_back() {
     if !is_there() {
         return;
     }
+    let gauges = Gauges::default();
+    // Of this thread, on which everything runs.
+    let _recording = metrics::set_default_local_recorder(&gauges);
     let broker = tokio::task::spawn_blocking(Broker::start).await.expect("started");
     let stream = Cluster::on(Topics::on(format!("127.0.0.1:{}", broker.ports[0]))).await;
     stream.append("A", 5).await;
@@ -159,6 +163,24 @@ async fn the_backlog_drains_when_kafka_comes_back() {
     })
     .await;
     assert_eq!(relay.status().lag, 500);
+    // What waits gets older, whatever the relay is doing, and the subscriber knows that there is something.
+    let mut seconds = Vec::new();
+    let grows = async {
+        while seconds.len() < 3 {
+            let now = gauges.get("omisys_relay_lag_seconds");
+            if now > seconds.last().copied().unwrap_or(0.5) {
+                seconds.push(now);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, grows).await.expect("in time");
+    assert_eq!(
+        gauges.get("omisys_relay_lag_positions").to_bits(),
+        500_f64.to_bits()
+    );
+    let lag = subscription.lag(Clock::System.now()).await.expect("measured");
+    assert!(lag.positions == 500 && lag.seconds > 0.5, "{lag:?}");
     let nothing = subscription
         .next_batch(7, Duration::from_millis(500))
         .await

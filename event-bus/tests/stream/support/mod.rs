@@ -10,6 +10,8 @@ use sqlite_file::{Options, SqliteError, SqliteFile};
 use tempfile::TempDir;
 
 #[cfg(feature = "cluster")]
+pub mod gauges;
+#[cfg(feature = "cluster")]
 pub mod kafka;
 
 use crate::conformance::Stream;
