@@ -199,10 +199,6 @@ impl Worker {
     }
 
     /// Nothing has come for a while.
-    #[cfg_attr(
-        not(feature = "cluster"),
-        expect(clippy::unnecessary_wraps, reason = "only servers lose anything")
-    )]
     async fn idle(&mut self, subscription: &mut Subscription) -> Result<(), ProjectError> {
         self.measure(subscription).await;
         #[cfg(feature = "cluster")]
