@@ -302,10 +302,14 @@ impl Views {
     #[cfg(feature = "cluster")]
     pub async fn gone(&self) -> String {
         let mut gone = self.inner.gone.subscribe();
-        match gone.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        let reason = match gone.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone(),
+            Err(_) => None,
+        };
+        match reason {
+            Some(reason) => reason,
             // The sender is ours.
-            Err(_) => std::future::pending().await,
+            None => std::future::pending().await,
         }
     }
 

@@ -16,6 +16,7 @@ use event_bus::{Batch, BusError, DeadLetter, DeadLetters, NewDeadLetter, Retried
 use event_schemas::{Clock, EventId, Position, RecordedEvent};
 use event_store::{Log, LogEntry, ReadError, UnreadableEvent, traced};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
@@ -31,7 +32,13 @@ use crate::work::{Change, Handoff, Table, Work};
 pub(crate) use storing::{Storing, furthest};
 
 /// How long a batch waits for events before the runner looks up.
-const BATCH_WAIT: Duration = Duration::from_secs(10);
+const BATCH_WAIT: Duration = Duration::from_secs(1);
+
+/// Between two looks at the lag.
+const MEASURE_EVERY: Duration = Duration::from_secs(1);
+
+/// Between two looks at dead letters that another process may have parked or healed.
+const LETTERS_EVERY: Duration = Duration::from_secs(5);
 
 /// What is asked of a running runner.
 pub(crate) enum Request {
@@ -77,6 +84,23 @@ pub(crate) struct Runner {
     /// The last batch's write, while the next batch is under way.
     pub(crate) storing: Option<Storing>,
     pub(crate) trouble: Trouble,
+    pub(crate) looks: Looks,
+}
+
+/// When to look again.
+pub(crate) struct Looks {
+    lag_at: Instant,
+    letters_at: Instant,
+}
+
+impl Looks {
+    pub(crate) fn now() -> Self {
+        let now = Instant::now();
+        Self {
+            lag_at: now,
+            letters_at: now,
+        }
+    }
 }
 
 /// Commands under way, in order, and the scopes they belong to.
@@ -125,7 +149,11 @@ impl Runner {
     pub(crate) async fn run(mut self) -> Result<(), Stop> {
         let mut failed_reads = 0;
         loop {
-            match self.next_step().await {
+            let step = self.next_step().await;
+            if !matches!(step, Step::Stop) {
+                self.look().await;
+            }
+            match step {
                 Step::Stop => return self.finish_store().await,
                 Step::Request(request) => self.answer(request).await?,
                 Step::Stored(Ok(())) => self.is_stored().await?,
@@ -149,6 +177,27 @@ impl Runner {
                     self.finish_store().await?;
                     return Err(error.into());
                 }
+            }
+        }
+    }
+
+    /// Tells from time to time, whatever comes or does not come, how far it is behind and what is parked.
+    async fn look(&mut self) {
+        let now = Instant::now();
+        if self.looks.lag_at <= now {
+            self.looks.lag_at = now + MEASURE_EVERY;
+            match self.subscription.lag(self.clock.now()).await {
+                Ok(lag) => {
+                    metrics::gauge!("omisys_saga_lag_positions").set(lag.positions as f64);
+                    metrics::gauge!("omisys_saga_lag_seconds").set(lag.seconds);
+                }
+                Err(error) => tracing::debug!(%error, "the lag cannot be measured"),
+            }
+        }
+        if !self.config.exclusive && self.looks.letters_at <= now {
+            self.looks.letters_at = now + LETTERS_EVERY;
+            if let Err(error) = self.letters.reload().await {
+                tracing::debug!(%error, "the dead letters cannot be looked at");
             }
         }
     }

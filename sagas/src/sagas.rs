@@ -206,6 +206,7 @@ impl Sagas {
             changes: Vec::new(),
             storing: None,
             trouble,
+            looks: crate::runner::Looks::now(),
         };
         let tracker = TaskTracker::new();
         let ended = Ended {

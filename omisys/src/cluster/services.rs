@@ -124,7 +124,10 @@ async fn query_api(config: &Config) -> Result<Running, CliError> {
         probe::documents(&views),
         probe::cache(&views),
     ];
-    Ok(with_identity(router, probe::all(parts), identity))
+    Ok(Running {
+        ended: Box::pin(async move { views.gone().await }),
+        ..with_identity(router, probe::all(parts), identity)
+    })
 }
 
 async fn identity(config: &Config) -> Result<Running, CliError> {
@@ -187,6 +190,7 @@ async fn projector(config: &Config) -> Result<Running, CliError> {
         components
     });
     Ok(Running {
+        ended: Box::pin(async move { views.gone().await }),
         stop: Box::pin(async move { projector.stop().await }),
         ..Running::new(Router::new(), readiness)
     })

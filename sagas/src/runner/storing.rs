@@ -106,13 +106,6 @@ impl Runner {
         if storing.tries > 0 {
             self.trouble.over();
         }
-        let behind = self
-            .log
-            .watch()
-            .borrow()
-            .0
-            .saturating_sub(self.handled.borrow().0);
-        metrics::gauge!("omisys_saga_lag_positions").set(behind as f64);
         match self.subscription.ack(&storing.batch).await {
             // What was not acknowledged comes again, and its positions say that it is done.
             Err(error) if !ends_the_stream(&error) => {

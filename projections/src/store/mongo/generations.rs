@@ -115,14 +115,14 @@ pub(super) async fn advance(
     if furthest.is_empty() || tables.is_empty() {
         return Ok(());
     }
-    let updates = tables.iter().map(|table| {
+    let statements = tables.iter().map(|table| {
         let mut row = row(table);
         row.insert("log_id", checkpoint.log.log_id.to_string());
         row.insert("epoch", checkpoint.log.epoch.cast_signed());
         // A replica that lost its partition and does not know it yet takes nothing back.
         doc! { "q": row, "u": { "$max": furthest.clone() } }
     });
-    let updated = mongo.update(GENERATIONS, updates.collect()).await?;
+    let updated = mongo.update(GENERATIONS, statements.collect()).await?;
     if updated.unmatched == 0 {
         return Ok(());
     }

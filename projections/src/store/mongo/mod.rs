@@ -344,10 +344,10 @@ impl MongoViewStore {
                 }
                 end += 1;
             }
-            let updates = documents[begin..end]
+            let statements = documents[begin..end]
                 .iter()
                 .map(|write| update(&table.schema, write));
-            let updated = self.mongo.update(table.name(), updates.collect()).await?;
+            let updated = self.mongo.update(table.name(), statements.collect()).await?;
             let mut here = updated.duplicates;
             if updated.unmatched > 0 {
                 here.extend(self.not_stored(table, &documents[begin..end]).await?);
