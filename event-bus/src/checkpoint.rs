@@ -154,6 +154,39 @@ impl Checkpoints {
             .await
     }
 
+    /// As [`Checkpoints::save`], unless what is kept of the same log is further already: then another process has taken
+    /// over, and a late save of this one would set single partitions back behind what the log's position says. Says
+    /// whether it was saved.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn save_forward(
+        &self,
+        subscriber: &Arc<str>,
+        checkpoint: Checkpoint,
+    ) -> Result<bool, DatabaseError> {
+        let subscriber = Arc::clone(subscriber);
+        self.database
+            .write(move |session| {
+                session.lock(&format!("checkpoints/{subscriber}"))?;
+                let overtaken = session.query_one(
+                    "SELECT count(*) FROM checkpoints
+                     WHERE subscriber = ?1 AND partition = ?2 AND log_id = ?3 AND epoch = ?4 AND position > ?5",
+                    &database::params![
+                        &subscriber,
+                        PartitionKey::Log.to_string(),
+                        checkpoint.log.log_id.to_string(),
+                        checkpoint.log.epoch,
+                        checkpoint.position().0,
+                    ],
+                    |row| row.get::<i64>(0),
+                )? > 0;
+                if !overtaken {
+                    Self::save_in(session, &subscriber, &checkpoint)?;
+                }
+                Ok(!overtaken)
+            })
+            .await
+    }
+
     /// As [`Checkpoints::save`], inside a write of the caller's, so that the checkpoint and what it stands for become
     /// durable together.
     pub fn save_in(
@@ -182,5 +215,52 @@ impl Checkpoints {
             session.execute(&sql, &params)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "cluster"))]
+mod tests {
+    use database::testing::TestDatabase;
+    use event_schemas::{AggregateType, derive_uuid};
+
+    use super::*;
+
+    /// Relay A has lost its leadership, and a save that it had begun comes after those of B, which took over.
+    #[expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+    async fn a_late_save_sets_nothing_back(test: TestDatabase) {
+        let checkpoints = Checkpoints::open(test.database()).await.unwrap();
+        let log = LogIdentity {
+            log_id: derive_uuid("test", &[]),
+            epoch: 1,
+        };
+        let key = PartitionKey::Topic {
+            aggregate_type: AggregateType::Order,
+            index: 0,
+            of: 3,
+        };
+        let at = |position: u64, of_key: u64| {
+            let mut checkpoint = Checkpoint::at(log, Position(position));
+            checkpoint.advance(key, Position(of_key));
+            checkpoint
+        };
+        let relay: Arc<str> = "relay".into();
+        for (checkpoint, saved) in [(at(100, 95), true), (at(60, 58), false), (at(100, 95), true)] {
+            assert_eq!(checkpoints.save_forward(&relay, checkpoint).await, Ok(saved));
+        }
+        let further = Checkpoint::at(log, Position(120));
+        assert_eq!(checkpoints.save_forward(&relay, further).await, Ok(true));
+        assert_eq!(checkpoints.load(&relay).await, Ok(Some(at(120, 95))));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_save_sets_nothing_back_on_sqlite() {
+        a_late_save_sets_nothing_back(TestDatabase::sqlite()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_late_save_sets_nothing_back_on_postgresql() {
+        if let Some(test) = TestDatabase::postgres().await {
+            a_late_save_sets_nothing_back(test).await;
+        }
     }
 }

@@ -315,6 +315,8 @@ impl Shop {
     }
 
     pub async fn events(&self) -> Vec<Arc<RecordedEvent>> {
+        // What another replica has just committed is read only once it is known of.
+        self.log.head().await.unwrap();
         let entries = self.log.read(Position(0), 100_000).await.unwrap();
         entries.iter().filter_map(LogEntry::event).cloned().collect()
     }

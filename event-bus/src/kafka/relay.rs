@@ -362,7 +362,9 @@ impl Worker {
             delivered(&mut oldest.deliveries).await?;
             if let Some(page) = run.in_flight.pop_front() {
                 let position = page.checkpoint.position();
-                self.checkpoints.save(&self.subscriber, page.checkpoint).await?;
+                self.checkpoints
+                    .save_forward(&self.subscriber, page.checkpoint)
+                    .await?;
                 self.position.send_replace(position);
                 self.tell(RelayState::Running);
             }
