@@ -183,3 +183,30 @@ fn a_file_of_another_form_is_refused_with_its_line() {
         "{text}"
     );
 }
+
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_books_of_a_cluster_equal_the_file_too_and_a_repeat_sells_nothing() {
+    if !testkit::cluster_is_to_be_tested() {
+        return;
+    }
+    let demo = common::Demo::start(common::Profile::Cluster).await;
+    let file = demo.directory.path().join("retail.csv");
+    retail_file(&file);
+    let import = || {
+        let output = demo.omisys(&["import", "online-retail", "--json", file.to_str().unwrap()]);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let first = import();
+    assert_eq!(first["equal"], true, "{first}");
+    assert_eq!(first["orders"], INVOICES);
+    let again = import();
+    assert_eq!(again["orders"], first["orders"]);
+    assert_eq!(demo.audit()["orders"], INVOICES);
+    assert_eq!(demo.audit()["breaches"], json!([]));
+}

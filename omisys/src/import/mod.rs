@@ -6,9 +6,9 @@
 mod countries;
 mod figures;
 mod file;
+mod shop;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use event_schemas::{AccountId, Currency, CustomerId, derive_uuid};
@@ -21,18 +21,20 @@ use tokio::time::Instant;
 
 use crate::cli::Import;
 use crate::config::{Config, MAX_PAYMENT_WINDOW_MINUTES};
-use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
 use crate::local::{Local, LocalError};
 use crate::progress::Progress;
 use figures::Figures;
 use file::{Adjustment, Product, Sale, SaleLine, Year};
+use shop::Shop;
 
 /// Requests under way at once: enough for the log's group commit, few enough to keep memory flat.
 const CONCURRENT: usize = 256;
 /// How long a step is tried while the system is busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How long a cluster's books may stand still before they are what they are.
+const STANDSTILL: Duration = Duration::from_secs(60);
 /// Sales read at once.
 const SALES_PAGE: usize = 500;
 const RESUME: &str = "run the same command again: it goes on where it stopped";
@@ -66,14 +68,13 @@ pub async fn run(config: &Config, command: &Import, json: bool) -> Result<(), Cl
             "import into a shop whose shop.currency is GBP",
         ));
     }
-    config.payments.sandbox = true;
-    let embedded = Embedded::start(&config, Arc::new(|_: &mut String| {})).await?;
-    let sold = sell(&embedded, &year).await;
+    let shop = Shop::open(&config).await?;
+    let sold = sell(&shop, &year).await;
     let books = match sold {
-        Ok((orders, adjusted)) => books(&embedded, &year, &orders, adjusted).await,
+        Ok((orders, adjusted)) => settled_books(&shop, &year, &orders, adjusted).await,
         Err(error) => Err(error),
     };
-    embedded.stop().await;
+    shop.close().await;
     let books = books?;
     let report = Report {
         equal: books == year.expected,
@@ -102,19 +103,18 @@ async fn read(path: &Path, limit: Option<usize>) -> Result<Year, CliError> {
 }
 
 /// Sells everything; answers the order of each sale and how many adjustments were acknowledged.
-async fn sell(embedded: &Embedded, year: &Year) -> Result<(Vec<String>, usize), CliError> {
+async fn sell(shop: &Shop, year: &Year) -> Result<(Vec<String>, usize), CliError> {
     let importer = AccountId::from_uuid(derive_uuid("omisys/import/online-retail", &[]));
     let customers = year
         .customers
         .iter()
         .map(|name| (customer_id(name).into(), Role::Customer));
     let accounts: Vec<_> = customers.chain([(importer, Role::Staff)]).collect();
-    embedded
-        .identity
+    shop.identity
         .create_bare_accounts(&accounts)
         .await
         .context("the customers could not be created", RESUME)?;
-    let local = Local::new(embedded.command.clone(), embedded.identity.clone(), importer);
+    let local = Local::new(shop.command.clone(), shop.identity.clone(), importer);
     each("products", &year.products, |product| {
         list(local.clone(), product.clone())
     })
@@ -243,14 +243,30 @@ async fn place(local: Local, sale: Sale) -> Result<String, LocalError> {
     Ok(placed["order"]["id"].as_str().unwrap_or_default().to_owned())
 }
 
-/// What the read models say of these orders, once they show all that happened.
-async fn books(
-    embedded: &Embedded,
+/// What the read models say of these orders, once they show all that happened: once nothing is under way, or, where
+/// other processes are still at it, once the books are the file's or have not changed for a while.
+async fn settled_books(
+    shop: &Shop,
     year: &Year,
     orders: &[String],
     adjusted: usize,
 ) -> Result<Figures, CliError> {
-    embedded.settle().await?;
+    shop.settle().await?;
+    let mut last = books(shop, year, orders, adjusted).await?;
+    let mut give_up_at = Instant::now() + STANDSTILL;
+    while last != year.expected && Instant::now() < give_up_at && !shop.is_settled() {
+        tokio::time::sleep(MAX_PAUSE).await;
+        let now = books(shop, year, orders, adjusted).await?;
+        if now != last {
+            give_up_at = Instant::now() + STANDSTILL;
+            last = now;
+        }
+    }
+    Ok(last)
+}
+
+/// What the read models say of these orders.
+async fn books(shop: &Shop, year: &Year, orders: &[String], adjusted: usize) -> Result<Figures, CliError> {
     let mut books = Figures {
         adjustments: adjusted as u64,
         left_out: year.expected.left_out,
@@ -258,7 +274,7 @@ async fn books(
     };
     let ids: Vec<DocId> = orders.iter().map(|order| DocId::from(order.as_str())).collect();
     for page in ids.chunks(SALES_PAGE) {
-        let sales = embedded.views.sales().get_many(page).await;
+        let sales = shop.views.sales().get_many(page).await;
         for sale in sales
             .context("the sales could not be read", RESUME)?
             .into_iter()
