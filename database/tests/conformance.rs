@@ -209,6 +209,52 @@ async fn a_job_runs_once(test: TestDatabase) {
     assert_eq!((twice, ran.load(Ordering::SeqCst)), (Ok(false), true));
 }
 
+/// A service must not change tables under the feet of those that run, nor run on tables that are not up to date.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_checks_the_tables_that_it_does_not_make() {
+    use database::{Postgres, PostgresOptions};
+
+    let Some(test) = TestDatabase::postgres().await else {
+        return;
+    };
+    let options = PostgresOptions {
+        url: test.url().to_owned(),
+        max_connections: 2,
+        migrate: false,
+    };
+    let service = Database::from(Postgres::connect(&options).await.unwrap());
+    let behind = |found| DatabaseError::Behind {
+        component: "things",
+        found,
+        known: 1,
+    };
+    assert_eq!(service.migrate("things", STEPS).await, Err(behind(0)));
+    test.database().migrate("other", &[]).await.unwrap();
+    assert_eq!(service.migrate("things", STEPS).await, Err(behind(0)));
+    let migrated = migrated(&test).await;
+    assert_eq!(service.migrate("things", STEPS).await, Ok(()));
+    migrated
+        .migrate(
+            "things",
+            &[STEPS[0], "ALTER TABLE things ADD COLUMN more INTEGER"],
+        )
+        .await
+        .unwrap();
+    let newer = service.migrate("things", STEPS).await.unwrap_err();
+    assert!(
+        matches!(
+            newer,
+            DatabaseError::Newer {
+                found: 2,
+                known: 1,
+                ..
+            }
+        ),
+        "{newer:?}"
+    );
+}
+
 /// PostgreSQL keeps nothing of a transaction in which a statement has failed; to say otherwise would lose the rest.
 #[cfg(feature = "cluster")]
 #[tokio::test(flavor = "multi_thread")]

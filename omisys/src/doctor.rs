@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::path::Path;
 
 use event_schemas::{Clock, Timestamp};
-use identity::KeySource;
+use identity::{Identity, KeySource};
 use serde_json::json;
 
 use crate::accounts;
@@ -183,6 +183,11 @@ async fn people(config: &Config) -> Outcome {
     let identity = accounts::open(config)
         .await
         .map_err(|error| (error.what, "restore the keys file or OMISYS_KEYS"))?;
+    sign_in(&identity).await
+}
+
+/// Whether there are keys, and somebody who can sign in.
+pub async fn sign_in(identity: &Identity) -> Outcome {
     let accounts = identity
         .accounts(None, 1)
         .await

@@ -9,7 +9,7 @@ use testkit::Client;
 use super::stores;
 use crate::accounts;
 use crate::config::Config;
-use crate::doctor::{Finding, Outcome, finding};
+use crate::doctor::{Finding, Outcome, finding, sign_in};
 use crate::error::CliError;
 use crate::stores::open_log_in;
 
@@ -55,18 +55,7 @@ async fn log(config: &Config) -> Outcome {
 }
 
 async fn people(config: &Config) -> Outcome {
-    let identity = accounts::open(config).await.map_err(ill)?;
-    let accounts = identity
-        .accounts(None, 1)
-        .await
-        .map_err(|error| (error.to_string(), "run `omisys accounts list`"))?;
-    let keys = identity.keys().len();
-    if accounts.is_empty() {
-        return Ok(format!(
-            "{keys} keys; nobody can sign in yet: `omisys accounts create --role admin --email E`"
-        ));
-    }
-    Ok(format!("{keys} keys, accounts are there"))
+    sign_in(&accounts::open(config).await.map_err(ill)?).await
 }
 
 async fn kafka(config: &Config) -> Outcome {
