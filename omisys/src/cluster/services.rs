@@ -1,6 +1,7 @@
 //! What each service is made of.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use event_bus::{Checkpoints, Relay, RelayOptions, RelayState, StreamSource};
@@ -24,6 +25,9 @@ use crate::config::Config;
 use crate::error::{CliError, Context};
 use crate::parts::{self, STORE_REMEDY, component, degraded};
 use crate::stores::{key_source, open_log_in};
+
+/// How often a relay is asked whether it goes on.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Starts what `service` is; the listener is the process's.
 pub async fn start(
@@ -236,7 +240,7 @@ async fn relay(config: &Config) -> Result<Running, CliError> {
         .await
         .context("the relay could not start", STORE_REMEDY)?;
     let relay = Arc::new(relay);
-    let shown = Arc::clone(&relay);
+    let (shown, ending) = (Arc::clone(&relay), Arc::clone(&relay));
     let around = probe::database(&database);
     let readiness: ReadinessProbe = Arc::new(move || {
         let relay = match shown.state() {
@@ -248,9 +252,20 @@ async fn relay(config: &Config) -> Result<Running, CliError> {
         vec![relay, around()]
     });
     Ok(Running {
+        ended: Box::pin(failure(ending)),
         stop: Box::pin(async move { relay.stop().await }),
         ..Running::new(Router::new(), readiness)
     })
+}
+
+/// Resolves with the reason if the relay cannot go on by itself: whoever watches the process starts another.
+async fn failure(relay: Arc<Relay>) -> String {
+    loop {
+        if let RelayState::Failed(reason) = relay.state() {
+            return reason;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn open(config: &Config) -> Result<(database::Database, Log), CliError> {
