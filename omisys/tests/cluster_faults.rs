@@ -17,11 +17,20 @@ use std::time::Duration;
 use common::Demo;
 use http::Method;
 use serde_json::{Value, json};
-use testkit::{ClientError, Reply, ServerName, Service, Shop, User, cluster_is_to_be_tested, until};
+use testkit::{ClientError, Reply, ServerName, Servers, Service, Shop, User, cluster_is_to_be_tested, until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// Starts the servers that a test may kill.
+const INFRA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/infra");
 const BUYERS: usize = 4;
+/// Of which one of two dies: those that write, each in its own way.
+const KILLED_OF_TWO: [Service; 4] = [
+    Service::CommandApi,
+    Service::Relay,
+    Service::Sagas,
+    Service::Projector,
+];
 const STOCK: u32 = 1_000_000;
 /// Checkouts that are acknowledged between two faults, so that each fault meets work under way.
 const BETWEEN_FAULTS: usize = 10;
@@ -48,7 +57,9 @@ struct Load {
 }
 
 impl Load {
-    fn start(shop: &Shop, sku: &'static str) -> Self {
+    /// Customers of `demo` for a new product, of which there is always enough.
+    async fn start(demo: &Demo, sku: &'static str) -> Self {
+        demo.staff.stock_product(sku, 250, STOCK).await;
         let mut load = Self {
             buyers: JoinSet::new(),
             acknowledged: Arc::default(),
@@ -56,7 +67,7 @@ impl Load {
         };
         for _ in 0..BUYERS {
             let (shop, acknowledged, over) = (
-                shop.clone(),
+                demo.shop.clone(),
                 Arc::clone(&load.acknowledged),
                 Arc::clone(&load.over),
             );
@@ -196,8 +207,7 @@ async fn each_service_is_killed_in_turn() {
         return;
     }
     let mut demo = Demo::start_cluster(1, &[]).await;
-    demo.staff.stock_product("KILLED", 250, STOCK).await;
-    let load = Load::start(&demo.shop, "KILLED");
+    let load = Load::start(&demo, "KILLED").await;
     for service in Service::ALL {
         load.goes_on("before the kill").await;
         demo.cluster().kill(service.first()).await;
@@ -213,24 +223,13 @@ async fn two_of_each_service_are_harmless_and_one_of_them_may_die() {
         return;
     }
     let mut demo = Demo::start_cluster(2, &[]).await;
-    demo.staff.stock_product("TWINS", 250, STOCK).await;
-    let load = Load::start(&demo.shop, "TWINS");
-    for service in [
-        Service::CommandApi,
-        Service::Relay,
-        Service::Sagas,
-        Service::Projector,
-    ] {
+    let load = Load::start(&demo, "TWINS").await;
+    for service in KILLED_OF_TWO {
         load.goes_on("before the kill").await;
         demo.cluster().kill(service.first()).await;
     }
     load.goes_on("with one of each").await;
-    for service in [
-        Service::CommandApi,
-        Service::Relay,
-        Service::Sagas,
-        Service::Projector,
-    ] {
+    for service in KILLED_OF_TWO {
         demo.cluster().restart(service.first()).await.unwrap();
     }
     load.goes_on("with two of each again").await;
@@ -242,14 +241,9 @@ async fn each_server_is_killed_in_turn() {
     if !cluster_is_to_be_tested() {
         return;
     }
-    let servers = testkit::Servers::start(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../scripts/infra"
-    )))
-    .await;
+    let servers = Servers::start(Path::new(INFRA)).await;
     let demo = Demo::start_on(&servers).await;
-    demo.staff.stock_product("SERVERS", 250, STOCK).await;
-    let load = Load::start(&demo.shop, "SERVERS");
+    let load = Load::start(&demo, "SERVERS").await;
     for server in ServerName::ALL {
         load.goes_on("before the kill").await;
         servers.kill(server).await;
@@ -276,8 +270,7 @@ async fn all_topics_are_deleted_and_nothing_is_missing() {
         return;
     }
     let demo = Demo::start_cluster(1, &[]).await;
-    demo.staff.stock_product("TOPICS", 250, STOCK).await;
-    let load = Load::start(&demo.shop, "TOPICS");
+    let load = Load::start(&demo, "TOPICS").await;
     for _ in 0..2 {
         load.goes_on("before the topics are deleted").await;
         demo.stores().kafka().delete_topics().await.unwrap();
@@ -291,14 +284,9 @@ async fn redis_may_be_flushed_all_the_time() {
     if !cluster_is_to_be_tested() {
         return;
     }
-    let servers = testkit::Servers::start(Path::new(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../scripts/infra"
-    )))
-    .await;
+    let servers = Servers::start(Path::new(INFRA)).await;
     let demo = Demo::start_on(&servers).await;
-    demo.staff.stock_product("FLUSHED", 250, STOCK).await;
-    let load = Load::start(&demo.shop, "FLUSHED");
+    let load = Load::start(&demo, "FLUSHED").await;
     let flushing = tokio::spawn(servers.flush_redis_for_ever());
     for round in 0..5 {
         load.goes_on(&format!("in round {round} of flushing")).await;

@@ -99,17 +99,4 @@ impl Server {
     pub async fn wait(&mut self) -> std::io::Result<std::process::ExitStatus> {
         self.child.wait().await
     }
-
-    /// The credentials of the demo account with this role, as (email, password).
-    pub fn account(&self, role: &str) -> (String, String) {
-        let accounts = self.ready["accounts"]
-            .as_array()
-            .expect("a demo prints its accounts");
-        let account = accounts
-            .iter()
-            .find(|account| account["role"] == role)
-            .expect("an account of that role");
-        let text = |key: &str| account[key].as_str().unwrap_or_default().to_owned();
-        (text("email"), text("password"))
-    }
 }
