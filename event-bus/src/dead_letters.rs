@@ -96,6 +96,20 @@ impl DeadLetters {
         Ok(letters)
     }
 
+    /// Deletes all letters of a subscriber that is no more.
+    pub async fn forget(database: &Database, subscriber: &str) -> Result<(), DatabaseError> {
+        let subscriber = subscriber.to_owned();
+        database
+            .write(move |session| {
+                session.execute(
+                    "DELETE FROM dead_letters WHERE subscriber = ?1",
+                    &params![subscriber],
+                )?;
+                Ok(())
+            })
+            .await
+    }
+
     /// Reads again which scopes are parked: for a subscriber whose letters another process may have parked or healed,
     /// as those of a partition that it has just been given.
     pub async fn reload(&self) -> Result<(), DatabaseError> {

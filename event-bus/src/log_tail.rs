@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::{Position, Timestamp};
+use event_schemas::{AggregateType, Position, StreamId, Timestamp};
 use event_store::{Log, LogEntry, UnreadableReason};
 use tokio::sync::watch;
 
@@ -16,6 +16,8 @@ pub(crate) struct LogTail {
     head: watch::Receiver<Position>,
     /// Where acknowledgements are kept; none if the caller keeps them itself.
     pub(crate) checkpoints: Option<Checkpoints>,
+    /// Whose events are delivered. Others are passed over, also those that this binary is too old for.
+    pub(crate) types: &'static [AggregateType],
     delivered: Position,
     acknowledged: Position,
 }
@@ -53,6 +55,7 @@ impl LogTail {
             log: log.clone(),
             head: log.watch(),
             checkpoints: None,
+            types: &AggregateType::ALL,
             delivered: position,
             acknowledged: position,
         })
@@ -85,7 +88,9 @@ impl LogTail {
     fn deliver(&mut self, mut entries: Vec<LogEntry>) -> Result<Batch, BusError> {
         let newer = entries.iter().position(|entry| match entry {
             LogEntry::Event(_) => false,
-            LogEntry::Unreadable(event) => event.reason == UnreadableReason::Newer,
+            LogEntry::Unreadable(event) => {
+                event.reason == UnreadableReason::Newer && self.may_concern(event.stream().as_ref())
+            }
         });
         if let Some(LogEntry::Unreadable(event)) = newer
             .and_then(|index| entries.get(index))
@@ -104,7 +109,22 @@ impl LogTail {
             self.delivered = last.position();
             checkpoint.advance(PartitionKey::Log, self.delivered);
         }
+        if self.types.len() < AggregateType::ALL.len() {
+            entries.retain(|entry| match entry {
+                LogEntry::Event(event) => self.types.contains(&event.stream.aggregate_type),
+                LogEntry::Unreadable(event) => self.may_concern(event.stream().as_ref()),
+            });
+        }
         Ok(Batch::of(entries, checkpoint, Offsets::new()))
+    }
+
+    /// Whether an event of `stream` is to be delivered; one without a stream is of an aggregate type that came after this
+    /// binary, which only who reads all of them has to know.
+    fn may_concern(&self, stream: Option<&StreamId>) -> bool {
+        match stream {
+            Some(stream) => self.types.contains(&stream.aggregate_type),
+            None => self.types.len() == AggregateType::ALL.len(),
+        }
     }
 
     pub(crate) async fn ack(&mut self, batch: &Batch) -> Result<(), BusError> {

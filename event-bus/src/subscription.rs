@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "cluster")]
-use event_schemas::AggregateType;
-use event_schemas::{LogIdentity, RecordedEvent, Timestamp};
+use event_schemas::{AggregateType, LogIdentity, RecordedEvent, Timestamp};
 use event_store::{Log, LogEntry};
 
 #[cfg(feature = "cluster")]
@@ -101,6 +99,21 @@ impl Subscription {
     ) -> Result<Self, BusError> {
         let subscriber: Arc<str> = subscriber.into();
         let source = Source::Log(LogTail::resume_at(log, Arc::clone(&subscriber), checkpoint).await?);
+        Ok(Self { subscriber, source })
+    }
+
+    /// As [`Subscription::resume_at`], of aggregates of these types only. What others have newer than this binary does not
+    /// stop it.
+    pub async fn resume_at_of(
+        log: &Log,
+        subscriber: &str,
+        types: &'static [AggregateType],
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Self, BusError> {
+        let subscriber: Arc<str> = subscriber.into();
+        let mut tail = LogTail::resume_at(log, Arc::clone(&subscriber), checkpoint).await?;
+        tail.types = types;
+        let source = Source::Log(tail);
         Ok(Self { subscriber, source })
     }
 

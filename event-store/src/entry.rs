@@ -29,6 +29,14 @@ impl LogEntry {
     }
 }
 
+/// Part of the log, of some types of aggregate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slice {
+    pub entries: Vec<LogEntry>,
+    /// Where it ends: no further than was asked for, earlier if that was much.
+    pub up_to: Position,
+}
+
 /// An event that is there and that this binary cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -32,7 +32,7 @@ mod trace;
 pub use chain::Chain;
 pub use command::{CommandRequest, Fingerprint, Fingerprints, Receipt};
 pub use cqrs::{CqrsStore, LoadedAggregate};
-pub use entry::{LogEntry, RawEvent, UnreadableEvent, UnreadableReason};
+pub use entry::{LogEntry, RawEvent, Slice, UnreadableEvent, UnreadableReason};
 pub use error::{AccessError, ExecuteError, FindReceiptError, ReadError, Unavailable};
 pub use executor::{Executor, ExecutorOptions, PendingReceipt};
 pub use executors::Executors;

@@ -4,14 +4,16 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use database::Database;
-use event_schemas::{Clock, LogIdentity, Position, RecordedEvent, StreamId, Upcasters, Version};
+use event_schemas::{
+    AggregateType, Clock, LogIdentity, Position, RecordedEvent, StreamId, Upcasters, Version,
+};
 use tokio::sync::watch;
 
 use crate::row::StoredRow;
 use crate::store::Store;
 use crate::streams::Streams;
 use crate::tail::Tail;
-use crate::{Journal, LogEntry, RawEvent, ReadError};
+use crate::{Journal, LogEntry, RawEvent, ReadError, Slice};
 
 /// How often the head is read, to see what other processes have committed.
 const POLL: Duration = Duration::from_millis(250);
@@ -115,6 +117,17 @@ impl Log {
         let page = self.0.store.page(&self.0.upcasters, after, max).await?;
         self.0.tail.saw(page.head);
         Ok(page.entries)
+    }
+
+    /// The entries of aggregates of `types` after position `after`, up to and with `up_to` or less: [`Slice::up_to`] says how
+    /// far. Straight from the store; for whoever goes through the log in ranges, several at once.
+    pub async fn read_slice(
+        &self,
+        after: Position,
+        up_to: Position,
+        types: &'static [AggregateType],
+    ) -> Result<Slice, ReadError> {
+        Ok(self.0.store.slice(&self.0.upcasters, after, up_to, types).await?)
     }
 
     /// One stream's events after version `after`, up to and with `up_to`.

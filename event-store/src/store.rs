@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use database::{Database, DatabaseError};
-use event_schemas::{CommandId, LogIdentity, Position, RecordedEvent, StreamId, Upcasters, Version};
+use event_schemas::{
+    AggregateType, CommandId, LogIdentity, Position, RecordedEvent, StreamId, Upcasters, Version,
+};
 use sqlite_file::{Connection, SqliteError};
 
 use crate::journal::StoredReceipt;
 #[cfg(feature = "cluster")]
 use crate::postgres;
 use crate::sqlite;
-use crate::{LogEntry, RawEvent, ReadError};
+use crate::{LogEntry, RawEvent, ReadError, Slice};
 
 /// One page of the log.
 pub(crate) struct Page {
@@ -84,6 +86,26 @@ impl Store {
             }
             #[cfg(feature = "cluster")]
             Database::Postgres(postgres) => postgres::read_page(postgres.pool(), upcasters, after, max).await,
+        }
+    }
+
+    pub(crate) async fn slice(
+        &self,
+        upcasters: &Arc<Upcasters>,
+        after: Position,
+        up_to: Position,
+        types: &'static [AggregateType],
+    ) -> Result<Slice, DatabaseError> {
+        match &self.0 {
+            Database::Sqlite(file) => {
+                let upcasters = Arc::clone(upcasters);
+                let read = move |conn: &Connection| sqlite::read_slice(conn, &upcasters, after, up_to, types);
+                Ok(file.read(read).await?)
+            }
+            #[cfg(feature = "cluster")]
+            Database::Postgres(postgres) => {
+                postgres::read_slice(postgres.pool(), upcasters, after, up_to, types).await
+            }
         }
     }
 

@@ -8,13 +8,12 @@ use event_schemas::{Clock, Event, OrderEvent, Position};
 use event_store::{Log, LogEntry};
 use projections::{VIEW_NAMES, Views};
 use serde_json::{Value, json};
-use sqlite_file::Synchronous;
 
-use crate::cli::{self, Profile};
+use crate::cli;
 use crate::config::Config;
 use crate::error::{CliError, Context};
 use crate::progress::Progress;
-use crate::stores::{Files, open_file, open_log};
+use crate::stores::{open_log, open_views};
 
 const PAGE: usize = 5_000;
 const READ_REMEDY: &str = "run `omisys doctor`";
@@ -127,33 +126,6 @@ fn breach(
     }: Breach,
 ) -> Value {
     json!({ "invariant": invariant, "stream": stream.to_string(), "detail": detail })
-}
-
-/// The configured profile's read models, which must be there.
-async fn open_views(config: &Config, database: &Database, log: &Log) -> Result<Views, CliError> {
-    match config.profile {
-        Profile::Embedded => {
-            let path = Files::of(config).views();
-            if !path.is_file() {
-                return Err(CliError::failed(
-                    "there are no read models to compare",
-                    "start `omisys serve` once: it folds them",
-                ));
-            }
-            let file = open_file(&path, Synchronous::Normal)?;
-            Views::open_sqlite(&file, log.identity())
-                .await
-                .context("the read models could not be opened", READ_REMEDY)
-        }
-        #[cfg(feature = "cluster")]
-        Profile::Cluster => crate::cluster::stores::views(config, database, log).await,
-        #[cfg(not(feature = "cluster"))]
-        Profile::Cluster => {
-            // It could not even be opened.
-            let _ = database;
-            Err(crate::stores::without_cluster())
-        }
-    }
 }
 
 /// A stored document that is not what the log folds to is a breach too.

@@ -77,7 +77,7 @@ pub enum Command {
     Identity(Service),
     /// Run a projector of a cluster: events to read models
     #[command(after_help = "Example:\n  omisys projector --profile cluster --listen 0.0.0.0:8084")]
-    Projector(Service),
+    Projector(ProjectorService),
     /// Run a saga runner of a cluster: events to what must follow
     #[command(after_help = "Example:\n  omisys sagas --profile cluster --listen 0.0.0.0:8085")]
     Sagas(Service),
@@ -104,6 +104,14 @@ pub enum Command {
     /// Read the log
     #[command(subcommand)]
     Events(Events),
+    /// Fold read models from the log again while they are read, and switch to the result once it is as far and the same
+    #[command(
+        after_help = "Works beside a running system, and may be killed and run again: it goes on where it stopped.\nExit code 1 when a view differs from what is read; then that goes on being read.\n\nExample:\n  omisys rebuild orders\n  omisys rebuild --all --verify"
+    )]
+    Rebuild(Rebuild),
+    /// The generations of the read models
+    #[command(subcommand)]
+    Generations(Generations),
     /// Print the OpenAPI 3.1 document of the API
     #[command(after_help = "Example:\n  omisys openapi > openapi.json")]
     Openapi,
@@ -140,6 +148,9 @@ pub struct Serve {
     /// Seed a small catalogue and accounts with known passwords, and pay through the sandbox. Loopback only
     #[arg(long)]
     pub demo: bool,
+    /// Do not rebuild views whose version has changed: wait for `omisys rebuild`
+    #[arg(long)]
+    pub no_auto_rebuild: bool,
 }
 
 #[derive(Debug, Args)]
@@ -154,6 +165,15 @@ pub struct Service {
     /// Address to listen on, not to be reached from outside; port 0 picks a free one [default: the service's port on 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub struct ProjectorService {
+    #[command(flatten)]
+    pub service: Service,
+    /// Do not rebuild views whose version has changed: wait for `omisys rebuild`
+    #[arg(long)]
+    pub no_auto_rebuild: bool,
 }
 
 /// The services, each a subcommand.
@@ -310,6 +330,49 @@ pub enum Events {
     Show {
         /// TYPE/ID
         stream: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Rebuild {
+    /// The views, such as `orders`
+    #[arg(value_name = "VIEW", required_unless_present = "all", conflicts_with = "all")]
+    pub views: Vec<String>,
+    /// All views
+    #[arg(long)]
+    pub all: bool,
+    /// Fold in memory only and compare with what is read: changes nothing
+    #[arg(long)]
+    pub verify: bool,
+    /// List what differs, by document and field
+    #[arg(long)]
+    pub diff: bool,
+    /// Switch to the new generation although it differs: what is read now is what is wrong
+    #[arg(long, conflicts_with = "verify")]
+    pub accept_differences: bool,
+    /// Memory for documents, about
+    #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub memory: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Generations {
+    /// List them: which is read, how far each is
+    #[command(after_help = "Example:\n  omisys generations list --json")]
+    List,
+    /// Delete generations that are not read
+    #[command(after_help = "Example:\n  omisys generations drop orders.g1")]
+    Drop {
+        /// Such as `orders.g1`
+        #[arg(
+            value_name = "VIEW.gN",
+            required_unless_present = "old",
+            conflicts_with = "old"
+        )]
+        names: Vec<String>,
+        /// All that were read before, and the ones of other logs
+        #[arg(long)]
+        old: bool,
     },
 }
 

@@ -63,6 +63,9 @@ impl Embedded {
         let views = views.context("the read models could not be opened", STORE_REMEDY)?;
         let projector = Projector::start(&log, &views, clock.clone(), stopping.child_token()).await;
         let projector = projector.context("the projector could not start", STORE_REMEDY)?;
+        tasks.spawn(parts::rebuilds(config, &views, &log).run(stopping.clone()));
+        let (reading, stop_reading) = ((views.clone(), log.clone()), stopping.clone());
+        tasks.spawn(async move { reading.0.follow_generations(&reading.1, stop_reading).await });
         let deps = SagasDeps {
             log: log.clone(),
             commands: executors.clone().into(),

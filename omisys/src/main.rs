@@ -18,6 +18,7 @@ mod keys;
 mod local;
 mod parts;
 mod progress;
+mod rebuild;
 mod serve;
 mod stores;
 mod telemetry;
@@ -77,7 +78,11 @@ async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(),
         }
         Command::QueryApi(command) => service(config, ServiceName::QueryApi, &command, metrics, json).await,
         Command::Identity(command) => service(config, ServiceName::Identity, &command, metrics, json).await,
-        Command::Projector(command) => service(config, ServiceName::Projector, &command, metrics, json).await,
+        Command::Projector(command) => {
+            let mut config = config.clone();
+            config.projections.auto_rebuild &= !command.no_auto_rebuild;
+            service(&config, ServiceName::Projector, &command.service, metrics, json).await
+        }
         Command::Sagas(command) => service(config, ServiceName::Sagas, &command, metrics, json).await,
         Command::Relay(command) => service(config, ServiceName::Relay, &command, metrics, json).await,
         Command::Health(health) => health::run(&health, json).await,
@@ -86,6 +91,8 @@ async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(),
         Command::Keys(keys) => keys::run(config, &keys, json).await,
         Command::Audit(audit) => audit::run(config, &audit, json).await,
         Command::Events(events) => events::run(config, &events, json).await,
+        Command::Rebuild(rebuild) => rebuild::run(config, &rebuild, json).await,
+        Command::Generations(generations) => rebuild::generations(config, &generations, json).await,
         Command::Openapi => embedded::print_openapi(config).await,
         Command::Doctor(doctor) => doctor::run(config, &doctor, json).await,
         Command::Bench(bench) => bench::run(config, &bench, json).await,

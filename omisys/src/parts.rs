@@ -9,7 +9,7 @@ use event_schemas::{Clock, Code};
 use event_store::{Executors, Log};
 use gateway::{Component, Status};
 use identity::Identity;
-use projections::{Projector, ProjectorState};
+use projections::{Projector, ProjectorState, RebuildOptions, Rebuilds, Views};
 use sagas::provider::{Provider, SandboxOptions, SandboxProvider};
 use sagas::{Sagas, SagasConfig, SecretStore};
 use utoipa::openapi::OpenApi;
@@ -17,6 +17,7 @@ use utoipa::openapi::OpenApi;
 use crate::cli::Profile;
 use crate::config::Config;
 use crate::error::{CliError, Context};
+use crate::rebuild;
 use crate::stores::Files;
 
 /// What to try when a store fails.
@@ -81,6 +82,17 @@ pub fn sagas_config(config: &Config) -> SagasConfig {
         payment_window: config.shop.payment_window(),
         exclusive: config.profile == Profile::Embedded,
         ..SagasConfig::default()
+    }
+}
+
+/// What rebuilds views that somebody asked for, or whose version has changed.
+pub fn rebuilds(config: &Config, views: &Views, log: &Log) -> Rebuilds {
+    Rebuilds {
+        views: views.clone(),
+        log: log.clone(),
+        clock: Clock::System,
+        options: RebuildOptions::new(rebuild::holder("projector")),
+        automatic: config.projections.auto_rebuild,
     }
 }
 

@@ -42,6 +42,17 @@ impl Progress {
     /// One more step is done.
     pub fn step(&mut self) {
         self.bar.inc(1);
+        self.line();
+    }
+
+    /// `done` steps of `total` are done, of which there may be more than there were.
+    pub fn set(&mut self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+        self.line();
+    }
+
+    fn line(&mut self) {
         if self.lines && self.last_line.elapsed() >= LINE_EVERY {
             self.last_line = Instant::now();
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));

@@ -31,6 +31,7 @@ pub async fn run(
     let mut config = config.clone();
     // Nobody's money: off unless a demo, an import or a test turns it on.
     config.payments.sandbox |= command.demo;
+    config.projections.auto_rebuild &= !command.no_auto_rebuild;
     if let Some(listen) = command.listen {
         config.gateway.listen = listen;
     }

@@ -7,6 +7,7 @@ use database::{Database, DatabaseError, params};
 use event_schemas::{Clock, Currency};
 use event_store::{Log, LogOptions};
 use identity::KeySource;
+use projections::Views;
 use sqlite_file::{Options, SqliteFile, Synchronous};
 use zeroize::Zeroizing;
 
@@ -168,6 +169,33 @@ pub async fn open_log_in(database: &Database) -> Result<Log, CliError> {
     Log::open(database, options)
         .await
         .context("the log could not be opened", "run `omisys doctor`")
+}
+
+/// The configured profile's read models, which must be there.
+pub async fn open_views(config: &Config, database: &Database, log: &Log) -> Result<Views, CliError> {
+    match config.profile {
+        Profile::Embedded => {
+            let path = Files::of(config).views();
+            if !path.is_file() {
+                return Err(CliError::failed(
+                    "there are no read models",
+                    "start `omisys serve` once: it folds them",
+                ));
+            }
+            let file = open_file(&path, Synchronous::Normal)?;
+            Views::open_sqlite(&file, log.identity())
+                .await
+                .context("the read models could not be opened", "run `omisys doctor`")
+        }
+        #[cfg(feature = "cluster")]
+        Profile::Cluster => crate::cluster::stores::views(config, database, log).await,
+        #[cfg(not(feature = "cluster"))]
+        Profile::Cluster => {
+            // It could not even be opened.
+            let _ = database;
+            Err(without_cluster())
+        }
+    }
 }
 
 /// Keeps the shop's currency on the first start; later a configuration with another one is refused, since one log

@@ -49,6 +49,13 @@ impl Changes {
         }
     }
 
+    /// Wakes everybody: the documents are other ones now.
+    pub(crate) fn notify_all(&self) {
+        for sender in self.lock().documents.values() {
+            sender.send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
     /// Whether anybody watches `id` right now.
     pub(crate) fn watches(&self, id: &DocId) -> bool {
         self.lock().documents.contains_key(id)

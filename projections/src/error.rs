@@ -1,5 +1,6 @@
 use database::DatabaseError;
 use event_schemas::AggregateType;
+use event_store::ReadError;
 use sqlite_file::SqliteError;
 
 #[cfg(feature = "cluster")]
@@ -24,6 +25,16 @@ pub enum ViewError {
         id: String,
         message: String,
     },
+    /// The documents were folded by another version of the view, in a form that this one cannot read. They are folded
+    /// again; soon there will be some.
+    #[error("{view} is being folded again for this version")]
+    Rebuilding { view: &'static str },
+    /// A generation is not there any more: somebody dropped it.
+    #[error("generation {generation} of {view} is gone")]
+    Gone { view: &'static str, generation: u32 },
+    /// The log, which says how far documents have to be.
+    #[error("the log cannot be read: {0}")]
+    Log(String),
     /// A query names a key that the view does not have: a defect of the caller.
     #[error("{view} has no key {key}")]
     UnknownKey { view: &'static str, key: &'static str },
@@ -37,14 +48,25 @@ impl ViewError {
             #[cfg(feature = "cluster")]
             Self::Mongo(error) => error.retryable(),
             Self::DeadLetters(error) => error.retryable(),
-            Self::Corrupt { .. } | Self::UnknownKey { .. } => false,
+            Self::Rebuilding { .. } | Self::Log(_) => true,
+            Self::Corrupt { .. } | Self::Gone { .. } | Self::UnknownKey { .. } => false,
         }
     }
 
     /// Whether the documents were dropped under this process, which has to begin again.
-    #[cfg(feature = "cluster")]
     pub(crate) const fn is_gone(&self) -> bool {
-        matches!(self, Self::Mongo(MongoError::Gone(_)))
+        match self {
+            Self::Gone { .. } => true,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(MongoError::Gone(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<ReadError> for ViewError {
+    fn from(error: ReadError) -> Self {
+        Self::Log(error.to_string())
     }
 }
 

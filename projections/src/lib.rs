@@ -11,6 +11,7 @@
 mod cache;
 pub mod carts;
 mod changes;
+mod coverage;
 mod document;
 mod error;
 pub mod order_timeline;
@@ -21,6 +22,7 @@ pub mod products;
 mod projector;
 pub mod query;
 mod reader;
+mod rebuild;
 pub mod sales;
 mod schema;
 mod served;
@@ -42,6 +44,10 @@ pub use product_detail::ProductDetail;
 pub use projector::{DeadLetterError, Projector, ProjectorSource, ProjectorState, ViewStatus};
 pub use query::{After, MAX_PAGE, Query};
 pub use reader::{Found, ViewProgress, ViewReader};
+pub use rebuild::{
+    Comparison, DocumentDifference, DropError, FieldDifference, GenerationStatus, RebuildError,
+    RebuildOptions, RebuildPhase, RebuildProgress, Rebuilds, Rebuilt,
+};
 pub use served::{ConsistencyPoint, Served};
 #[cfg(feature = "cluster")]
 pub use store::{Mongo, MongoError, MongoOptions};

@@ -1,28 +1,31 @@
-//! Reading one view.
+//! Reading one view, whichever of its generations serves.
 
+mod generation;
 #[cfg(feature = "cluster")]
 mod shared;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use event_bus::{Checkpoint, Partitioning};
-use event_schemas::{LogIdentity, Position};
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
+use event_schemas::Position;
+use event_store::Log;
+use tokio::sync::{RwLock, watch};
+use tokio::time::Instant;
 
-use crate::cache::{InProcess, ViewCache, count};
 use crate::changes::{Changes, DocWatch};
-use crate::document::Document;
+use crate::coverage::Coverage;
 use crate::error::{ViewError, WaitError};
 use crate::query::{After, Query};
 use crate::served::{ConsistencyPoint, Served};
-use crate::store::{StoredDocument, Table, ViewStore};
 use crate::view::{DocId, View};
+
+pub(crate) use generation::{Generation, furthest, parse, serve};
 
 /// How far a view has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewProgress {
     pub view: &'static str,
+    /// The one that is read.
     pub generation: u32,
     /// Everything up to here is in the documents. In the cluster, the furthest that any partition has come: one in which
     /// nothing happens does not move.
@@ -38,124 +41,114 @@ pub struct Found<D> {
 }
 
 /// Reads one view. Cloning is cheap and shares the cache.
+///
+/// A view has one or more generations, each a fold of the log of its own, and reads come from one of them. When another
+/// takes over, no read fails, and none shows less than one before it: see [`ViewReader::switch`].
 #[derive(Debug)]
 pub struct ViewReader<V: View> {
-    pub(crate) store: ViewStore,
-    pub(crate) table: Arc<Table>,
-    pub(crate) cache: ViewCache<V>,
-    pub(crate) changes: Changes,
-    /// What is in the documents, as far as this process knows. In the cluster others may have come further.
-    pub(crate) reached: watch::Sender<Checkpoint>,
-    pub(crate) partitioning: Partitioning,
+    current: watch::Sender<Arc<Generation<V>>>,
+    /// Held by each read, and closed while another generation takes over.
+    gate: Arc<RwLock<()>>,
+    changes: Changes,
+    /// Those that this process reads or feeds, so that the two share a cache.
+    open: Arc<Mutex<BTreeMap<u32, Arc<Generation<V>>>>>,
 }
 
 impl<V: View> Clone for ViewReader<V> {
     fn clone(&self) -> Self {
         Self {
-            store: self.store.clone(),
-            table: Arc::clone(&self.table),
-            cache: self.cache.clone(),
+            current: self.current.clone(),
+            gate: Arc::clone(&self.gate),
             changes: self.changes.clone(),
-            reached: self.reached.clone(),
-            partitioning: self.partitioning,
+            open: Arc::clone(&self.open),
         }
     }
 }
 
 impl<V: View> ViewReader<V> {
-    /// Reads what a projector in this process writes.
-    pub(crate) fn in_process(store: ViewStore, table: Arc<Table>, reached: Checkpoint) -> Self {
+    /// Reads the generation that `open` makes with the view's changes.
+    pub(crate) fn new(open: impl FnOnce(Changes) -> Generation<V>) -> Self {
+        let changes = Changes::default();
+        let generation = Arc::new(open(changes.clone()));
+        let known = BTreeMap::from([(generation.number(), Arc::clone(&generation))]);
         Self {
-            store,
-            table,
-            cache: ViewCache::InProcess(InProcess::new()),
-            changes: Changes::default(),
-            reached: watch::channel(reached).0,
-            partitioning: Partitioning::Log,
+            current: watch::Sender::new(generation),
+            gate: Arc::default(),
+            changes,
+            open: Arc::new(Mutex::new(known)),
         }
+    }
+
+    /// The generation that is read now.
+    pub(crate) fn current(&self) -> Arc<Generation<V>> {
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// The generation `number`, as this process has it; `open` makes it if it has not.
+    pub(crate) fn generation_of(
+        &self,
+        number: u32,
+        open: impl FnOnce(Changes) -> Generation<V>,
+    ) -> Arc<Generation<V>> {
+        let mut known = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = known
+            .entry(number)
+            .or_insert_with(|| Arc::new(open(self.changes.clone())));
+        Arc::clone(generation)
+    }
+
+    /// Forgets the generations that are not among `there`, but for the one that is read.
+    pub(crate) fn forget_others(&self, there: &[u32]) {
+        let current = self.generation();
+        let mut known = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|number, _| *number == current || there.contains(number));
+    }
+
+    /// Reads `next` from now on, if it has everything that anybody can have read here; false if it has not in time.
+    ///
+    /// While the gate is closed nobody reads; what was read before is in the log up to its head of then. Once `next` has
+    /// all of that, no later read can show less.
+    pub(crate) async fn switch(
+        &self,
+        log: &Log,
+        next: &Arc<Generation<V>>,
+        deadline: Instant,
+    ) -> Result<bool, ViewError> {
+        let mut coverage = Coverage::of(next, log);
+        // Most of the way with the gate open.
+        if !coverage.reach(log.head().await?, deadline).await? {
+            return Ok(false);
+        }
+        let closed = self.gate.write().await;
+        if !coverage.reach(log.head().await?, deadline).await? {
+            return Ok(false);
+        }
+        self.current.send_replace(Arc::clone(next));
+        drop(closed);
+        // Those who wait for a change wait for one of the new documents.
+        self.changes.notify_all();
+        Ok(true)
     }
 
     /// The document `id`; none if there is none, or nothing that can be shown yet.
     pub async fn get(&self, id: &DocId) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
-        match &self.cache {
-            ViewCache::InProcess(cache) => self.get_in_process(cache, id).await,
-            #[cfg(feature = "cluster")]
-            ViewCache::Redis(cache) => self.get_shared(cache, id).await,
-        }
-    }
-
-    async fn get_in_process(
-        &self,
-        cache: &InProcess<V::Doc>,
-        id: &DocId,
-    ) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
-        if let Some(cached) = cache.get(id) {
-            count(V::NAME, "hit", 1);
-            return Ok(Some(cached));
-        }
-        count(V::NAME, "miss", 1);
-        let ticket = cache.ticket(id);
-        let served = self.load(id).await?;
-        if let Some(served) = &served {
-            cache.fill(&ticket, served);
-        }
-        Ok(served)
+        let _open = self.gate.read().await;
+        let generation = self.current();
+        generation.get(id).await.map_err(rebuilding(&generation))
     }
 
     /// The documents `ids`, in their order.
     pub async fn get_many(&self, ids: &[DocId]) -> Result<Vec<Option<Arc<Served<V::Doc>>>>, ViewError> {
-        match &self.cache {
-            ViewCache::InProcess(cache) => self.get_many_in_process(cache, ids).await,
-            #[cfg(feature = "cluster")]
-            ViewCache::Redis(cache) => self.get_many_shared(cache, ids).await,
-        }
-    }
-
-    async fn get_many_in_process(
-        &self,
-        cache: &InProcess<V::Doc>,
-        ids: &[DocId],
-    ) -> Result<Vec<Option<Arc<Served<V::Doc>>>>, ViewError> {
-        let mut found: Vec<_> = ids.iter().map(|id| cache.get(id)).collect();
-        let missing: Vec<usize> = (0..ids.len()).filter(|index| found[*index].is_none()).collect();
-        count(V::NAME, "hit", (ids.len() - missing.len()) as u64);
-        count(V::NAME, "miss", missing.len() as u64);
-        if missing.is_empty() {
-            return Ok(found);
-        }
-        let tickets: Vec<_> = missing.iter().map(|index| cache.ticket(&ids[*index])).collect();
-        let wanted = missing.iter().map(|index| ids[*index].clone()).collect();
-        for stored in self.store.load(&self.table, wanted).await? {
-            let Some(served) = self.serve(&stored)?.map(Arc::new) else {
-                continue;
-            };
-            for (index, ticket) in missing.iter().zip(&tickets) {
-                if ids[*index] == served.id {
-                    cache.fill(ticket, &served);
-                    found[*index] = Some(served.clone());
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    /// The document `id` as the store has it.
-    async fn load(&self, id: &DocId) -> Result<Option<Arc<Served<V::Doc>>>, ViewError> {
-        match self.store.load(&self.table, vec![id.clone()]).await?.pop() {
-            Some(stored) => Ok(self.serve(&stored)?.map(Arc::new)),
-            None => Ok(None),
-        }
+        let _open = self.gate.read().await;
+        let generation = self.current();
+        generation.get_many(ids).await.map_err(rebuilding(&generation))
     }
 
     /// A page of a list. Goes to the store: lists are as fresh as the view, and no cache holds them.
     pub async fn find(&self, query: &Query) -> Result<Found<V::Doc>, ViewError> {
-        let rows = self.store.find(&self.table, query).await?;
-        let next = rows.next;
-        let mut items = Vec::with_capacity(rows.documents.len());
-        for stored in &rows.documents {
-            items.extend(self.serve(stored)?.map(Arc::new));
-        }
-        Ok(Found { items, next })
+        let _open = self.gate.read().await;
+        let generation = self.current();
+        generation.find(query).await.map_err(rebuilding(&generation))
     }
 
     /// The document `id`, at least as far as `point`; waits for it until `deadline`.
@@ -167,51 +160,43 @@ impl<V: View> ViewReader<V> {
         point: &ConsistencyPoint,
         deadline: Instant,
     ) -> Result<Option<Arc<Served<V::Doc>>>, WaitError> {
-        Self::check_read(point)?;
-        #[cfg(feature = "cluster")]
-        if let ViewCache::Redis(cache) = &self.cache {
-            return self.get_at_least_shared(cache, id, point, deadline).await;
-        }
-        let mut watch = self.watch(id);
-        let mut progress = self.reached.subscribe();
+        let mut switched = self.current.subscribe();
         loop {
-            // Asked before the document is read: what the view had passed by then is in it.
-            let passed = progress.borrow().position() >= point.position;
-            let served = self.get(id).await?;
-            if passed || served.as_ref().is_some_and(|served| served.reached(point)) {
-                return Ok(served);
-            }
-            let moved = async {
-                tokio::select! {
-                    () = watch.changed() => {}
-                    _ = progress.wait_for(|reached| reached.position() >= point.position) => {}
-                }
+            let generation = Arc::clone(&switched.borrow_and_update());
+            let found = tokio::select! {
+                found = generation.get_at_least(id, point, deadline) => found?,
+                // The one that serves now may have it already.
+                _ = switched.changed() => continue,
             };
-            timeout_at(deadline, moved)
-                .await
-                .map_err(|_| WaitError::TimedOut { view: V::NAME })?;
+            let _open = self.gate.read().await;
+            if !switched.has_changed().unwrap_or_default() {
+                return Ok(found);
+            }
         }
     }
 
     /// Waits until everything up to `point` is in the documents: for lists.
     pub async fn reach(&self, point: &ConsistencyPoint, deadline: Instant) -> Result<(), WaitError> {
-        Self::check_read(point)?;
-        #[cfg(feature = "cluster")]
-        if let ViewCache::Redis(_) = &self.cache {
-            return self.reach_shared(point, deadline).await;
+        let mut switched = self.current.subscribe();
+        loop {
+            let generation = Arc::clone(&switched.borrow_and_update());
+            tokio::select! {
+                reached = generation.reach(point, deadline) => return reached,
+                _ = switched.changed() => {}
+            }
         }
-        self.reach_position(point.position, deadline).await
     }
 
     /// Waits until everything up to `position` is in the documents, whatever its partition: where the projector is in this
     /// process and follows the log itself.
     pub async fn reach_position(&self, position: Position, deadline: Instant) -> Result<(), WaitError> {
-        let mut progress = self.reached.subscribe();
-        let reached = progress.wait_for(|now| now.position() >= position);
-        match timeout_at(deadline, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            // The sender is ours, so only time can run out.
-            Ok(Err(_)) | Err(_) => Err(WaitError::TimedOut { view: V::NAME }),
+        let mut switched = self.current.subscribe();
+        loop {
+            let generation = Arc::clone(&switched.borrow_and_update());
+            tokio::select! {
+                reached = generation.reach_position(position, deadline) => return reached,
+                _ = switched.changed() => {}
+            }
         }
     }
 
@@ -219,115 +204,45 @@ impl<V: View> ViewReader<V> {
     pub fn watch(&self, id: &DocId) -> DocWatch {
         let watch = self.changes.watch(id);
         #[cfg(feature = "cluster")]
-        if let ViewCache::Redis(cache) = &self.cache {
-            self.poll(cache);
+        if self.current.borrow().is_shared() && self.changes.begin_polling() {
+            tokio::spawn(shared::poll(self.current.subscribe(), self.changes.clone()));
         }
         watch
     }
 
     /// How far the documents have come, as far as this process knows; see [`ViewProgress::position`].
     pub fn position(&self) -> Position {
-        furthest(&self.reached.borrow())
+        self.current.borrow().position()
     }
 
     /// How far the view has come, with its name: asks the store where another process may have written.
     pub async fn progress(&self) -> Result<ViewProgress, ViewError> {
-        self.refresh().await?;
+        self.current().refresh().await?;
         Ok(self.known_progress())
     }
 
     /// As [`Self::progress`], as far as this process knows.
     pub(crate) fn known_progress(&self) -> ViewProgress {
+        let generation = self.current();
         ViewProgress {
             view: V::NAME,
-            generation: self.generation(),
-            position: self.position(),
+            generation: generation.number(),
+            position: generation.position(),
         }
-    }
-
-    /// Learns how far others have come.
-    pub(crate) async fn refresh(&self) -> Result<(), ViewError> {
-        if self.partitioning != Partitioning::Log {
-            let log = self.log();
-            let stored = self.store.reached(&self.table, log).await?;
-            self.reached_to(&stored);
-        }
-        Ok(())
-    }
-
-    /// Takes note that the documents have come as far as `checkpoint`.
-    pub(crate) fn reached_to(&self, checkpoint: &Checkpoint) {
-        self.reached.send_if_modified(|reached| {
-            let before = reached.clone();
-            reached.merge(checkpoint);
-            *reached != before
-        });
-    }
-
-    /// The log that the view is folded from.
-    pub(crate) fn log(&self) -> LogIdentity {
-        self.reached.borrow().log
     }
 
     /// The generation that is read.
     pub fn generation(&self) -> u32 {
-        self.table.generation
-    }
-
-    fn check_read(point: &ConsistencyPoint) -> Result<(), WaitError> {
-        let aggregate_type = point.stream.aggregate_type;
-        if V::SOURCES.contains(&aggregate_type) {
-            Ok(())
-        } else {
-            Err(WaitError::NotRead {
-                view: V::NAME,
-                aggregate_type,
-            })
-        }
-    }
-
-    fn serve(&self, stored: &StoredDocument) -> Result<Option<Served<V::Doc>>, ViewError> {
-        let document = parse::<V>(&stored.id, &stored.body)?;
-        Ok(serve::<V>(
-            &stored.id,
-            self.table.generation,
-            stored.rev,
-            stored.body.len(),
-            &document,
-        ))
+        self.current.borrow().number()
     }
 }
 
-/// The furthest that any partition has come.
-pub(crate) fn furthest(checkpoint: &Checkpoint) -> Position {
-    let positions = checkpoint.positions().iter();
-    positions.map(|(_, position)| *position).max().unwrap_or_default()
-}
-
-/// The stored form of a document, read.
-pub(crate) fn parse<V: View>(id: &DocId, body: &str) -> Result<Document<V::Part>, ViewError> {
-    serde_json::from_str(body).map_err(|error| ViewError::Corrupt {
-        view: V::NAME,
-        id: id.to_string(),
-        message: error.to_string(),
-    })
-}
-
-/// The document as it is served; none if nothing of it can be shown yet.
-pub(crate) fn serve<V: View>(
-    id: &DocId,
-    generation: u32,
-    rev: u64,
-    bytes: usize,
-    document: &Document<V::Part>,
-) -> Option<Served<V::Doc>> {
-    let doc = V::combine(id, document)?;
-    Some(Served::new(
-        id.clone(),
-        generation,
-        rev,
-        document.versions(),
-        bytes,
-        doc,
-    ))
+/// What another version of the view stored may have a form that this one cannot read: until it is folded again.
+fn rebuilding<V: View>(generation: &Arc<Generation<V>>) -> impl Fn(ViewError) -> ViewError {
+    let outdated = generation.table.outdated;
+    move |error| match error {
+        ViewError::Corrupt { view, .. } if outdated => ViewError::Rebuilding { view },
+        ViewError::Store(_) if outdated => ViewError::Rebuilding { view: V::NAME },
+        error => error,
+    }
 }

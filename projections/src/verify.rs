@@ -10,7 +10,7 @@ use crate::document::Document;
 use crate::error::ViewError;
 use crate::projector::has;
 use crate::query::KeyValue;
-use crate::reader::{ViewReader, parse};
+use crate::reader::{Generation, parse};
 use crate::store::StoredDocument;
 use crate::view::{DocId, View};
 
@@ -83,7 +83,7 @@ pub enum VerifyError {
 /// Folds the log in memory and compares with what is stored, while commands may keep coming. `letters` are the view's:
 /// what is parked is not in the documents, rightly.
 pub(crate) async fn verify<V: View>(
-    reader: &ViewReader<V>,
+    reader: &Generation<V>,
     log: &Log,
     letters: &DeadLetters,
 ) -> Result<Verification, VerifyError> {
@@ -130,7 +130,7 @@ impl Verification {
 /// All documents of the view as what it has of the log folds to.
 async fn fold_log<V: View>(
     log: &Log,
-    reader: &ViewReader<V>,
+    reader: &Generation<V>,
     reached: &Checkpoint,
     letters: &DeadLetters,
     found: &mut Verification,

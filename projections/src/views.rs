@@ -1,6 +1,7 @@
 //! All views, as the query side sees them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use database::Database;
 #[cfg(feature = "cluster")]
@@ -9,14 +10,15 @@ use event_bus::{DeadLetters, Partitioning};
 use event_schemas::{LogIdentity, Position, Sku};
 use event_store::Log;
 use sqlite_file::SqliteFile;
-#[cfg(feature = "cluster")]
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::cache::CacheState;
 #[cfg(feature = "cluster")]
 use crate::cache::{Redis, RedisCache};
 use crate::carts::Carts;
+use crate::changes::Changes;
 use crate::error::ViewError;
 use crate::order_timeline::OrderTimeline;
 use crate::orders::Orders;
@@ -24,13 +26,13 @@ use crate::payments::Payments;
 use crate::product_detail::{Details, ProductDetail, join, tracked};
 use crate::products::{ProductView, Products};
 use crate::projector::subscriber;
-use crate::reader::{ViewProgress, ViewReader};
+use crate::reader::{Generation, ViewProgress, ViewReader};
 use crate::sales::{Sales, SalesBy, SalesFilter, SalesReport, Summing};
 use crate::served::Served;
 use crate::stock::Stock;
+use crate::store::{GenerationRow, SqliteViewStore, Table, ViewSchema, ViewStore, choose};
 #[cfg(feature = "cluster")]
-use crate::store::{Mongo, MongoViewStore, Table};
-use crate::store::{SqliteViewStore, ViewSchema, ViewStore};
+use crate::store::{Mongo, MongoViewStore};
 use crate::verify::{Verification, VerifyError, verify};
 use crate::view::{DocId, View};
 
@@ -50,15 +52,20 @@ struct Inner {
     payments: ViewReader<Payments>,
     sales: ViewReader<Sales>,
     details: Details,
-    log: LogIdentity,
     /// Where the dead letters are.
     database: Database,
+    opening: Opening,
+    /// Why this process has to begin again.
+    gone: watch::Sender<Option<String>>,
+}
+
+/// What it takes to open a generation.
+#[derive(Debug)]
+struct Opening {
     store: ViewStore,
     cache: Caching,
     partitioning: Partitioning,
-    /// Why this process has to begin again.
-    #[cfg(feature = "cluster")]
-    gone: watch::Sender<Option<String>>,
+    log: LogIdentity,
 }
 
 /// What documents are cached in.
@@ -83,6 +90,12 @@ pub struct ViewsCluster {
     pub partitioning: Partitioning,
 }
 
+/// Between two looks at which generations serve.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a generation that is to take over is waited for, at each try; reads of the view wait for the last bit of it.
+const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The names of all views.
 pub const VIEW_NAMES: [&str; 7] = [
     Products::NAME,
@@ -94,16 +107,107 @@ pub const VIEW_NAMES: [&str; 7] = [
     Sales::NAME,
 ];
 
+/// Does the same with the reader of each view; an array of what comes of it, in the order of [`VIEW_NAMES`].
+macro_rules! each_view {
+    ($views:expr, |$reader:ident| $body:expr) => {
+        [
+            {
+                let $reader = $views.products();
+                $body
+            },
+            {
+                let $reader = $views.stock();
+                $body
+            },
+            {
+                let $reader = $views.carts();
+                $body
+            },
+            {
+                let $reader = $views.orders();
+                $body
+            },
+            {
+                let $reader = $views.order_timeline();
+                $body
+            },
+            {
+                let $reader = $views.payments();
+                $body
+            },
+            {
+                let $reader = $views.sales();
+                $body
+            },
+        ]
+    };
+}
+
+/// Does something with the reader of the view `$name`; none if there is no such view.
+macro_rules! with_view {
+    ($views:expr, $name:expr, |$reader:ident| $body:expr) => {
+        match $name {
+            <$crate::products::Products as $crate::view::View>::NAME => {
+                let $reader = $views.products();
+                Some($body)
+            }
+            <$crate::stock::Stock as $crate::view::View>::NAME => {
+                let $reader = $views.stock();
+                Some($body)
+            }
+            <$crate::carts::Carts as $crate::view::View>::NAME => {
+                let $reader = $views.carts();
+                Some($body)
+            }
+            <$crate::orders::Orders as $crate::view::View>::NAME => {
+                let $reader = $views.orders();
+                Some($body)
+            }
+            <$crate::order_timeline::OrderTimeline as $crate::view::View>::NAME => {
+                let $reader = $views.order_timeline();
+                Some($body)
+            }
+            <$crate::payments::Payments as $crate::view::View>::NAME => {
+                let $reader = $views.payments();
+                Some($body)
+            }
+            <$crate::sales::Sales as $crate::view::View>::NAME => {
+                let $reader = $views.sales();
+                Some($body)
+            }
+            _ => None,
+        }
+    };
+}
+pub(crate) use with_view;
+
+/// What the stores have to know of each view.
+pub(crate) const SCHEMAS: [ViewSchema; VIEW_NAMES.len()] = [
+    ViewSchema::of::<Products>(),
+    ViewSchema::of::<Stock>(),
+    ViewSchema::of::<Carts>(),
+    ViewSchema::of::<Orders>(),
+    ViewSchema::of::<OrderTimeline>(),
+    ViewSchema::of::<Payments>(),
+    ViewSchema::of::<Sales>(),
+];
+
+/// What the stores have to know of the view `name`.
+pub(crate) fn schema_of(name: &str) -> Option<ViewSchema> {
+    SCHEMAS.into_iter().find(|schema| schema.name == name)
+}
+
 impl Views {
-    /// Opens the read models of the log `log` in `file`: the embedded profile. A view that is new, has another version, or
-    /// was folded from another log or epoch begins anew, empty, in a new generation.
+    /// Opens the read models of the log `log` in `file`: the embedded profile. A view that is new, or was folded from
+    /// another log or epoch, begins anew, empty. One that another version of it folded is read as it is until it has been
+    /// folded again: see [`Views::outdated`].
     pub async fn open_sqlite(file: &SqliteFile, log: LogIdentity) -> Result<Self, ViewError> {
         let store = ViewStore::Sqlite(SqliteViewStore::open(file)?);
         Self::open(store, Caching::InProcess, file.into(), Partitioning::Log, log).await
     }
 
     /// Opens the read models of the log `log` in a cluster, to read them or to run a projector on them; any number of
-    /// processes may. As [`Views::open_sqlite`]; old generations stay, for processes that still run another version.
+    /// processes may. As [`Views::open_sqlite`]; generations of other logs stay.
     #[cfg(feature = "cluster")]
     pub async fn open_cluster(cluster: ViewsCluster, log: LogIdentity) -> Result<Self, ViewError> {
         let store = ViewStore::Mongo(MongoViewStore::new(cluster.mongo));
@@ -118,21 +222,23 @@ impl Views {
         partitioning: Partitioning,
         log: LogIdentity,
     ) -> Result<Self, ViewError> {
-        let inner = Inner {
-            products: reader(&store, &cache, partitioning, log).await?,
-            stock: reader(&store, &cache, partitioning, log).await?,
-            carts: reader(&store, &cache, partitioning, log).await?,
-            orders: reader(&store, &cache, partitioning, log).await?,
-            order_timeline: reader(&store, &cache, partitioning, log).await?,
-            payments: reader(&store, &cache, partitioning, log).await?,
-            sales: reader(&store, &cache, partitioning, log).await?,
-            details: Details::new(),
-            log,
-            database,
+        let opening = Opening {
             store,
             cache,
             partitioning,
-            #[cfg(feature = "cluster")]
+            log,
+        };
+        let inner = Inner {
+            products: opening.reader().await?,
+            stock: opening.reader().await?,
+            carts: opening.reader().await?,
+            orders: opening.reader().await?,
+            order_timeline: opening.reader().await?,
+            payments: opening.reader().await?,
+            sales: opening.reader().await?,
+            details: Details::new(),
+            database,
+            opening,
             gone: watch::Sender::new(None),
         };
         Ok(Self {
@@ -235,60 +341,61 @@ impl Views {
 
     /// How far each view has come. Asks the store where projectors may run in other processes.
     pub async fn progress(&self) -> Result<Vec<ViewProgress>, ViewError> {
-        let inner = &self.inner;
-        Ok(vec![
-            inner.products.progress().await?,
-            inner.stock.progress().await?,
-            inner.carts.progress().await?,
-            inner.orders.progress().await?,
-            inner.order_timeline.progress().await?,
-            inner.payments.progress().await?,
-            inner.sales.progress().await?,
-        ])
+        Ok(each_view!(self, |reader| reader.progress().await?).into())
     }
 
     /// How far each view has come, as far as this process knows: what its own projector has done.
     pub fn known_progress(&self) -> Vec<ViewProgress> {
-        let inner = &self.inner;
-        vec![
-            inner.products.known_progress(),
-            inner.stock.known_progress(),
-            inner.carts.known_progress(),
-            inner.orders.known_progress(),
-            inner.order_timeline.known_progress(),
-            inner.payments.known_progress(),
-            inner.sales.known_progress(),
-        ]
+        each_view!(self, |reader| reader.known_progress()).into()
     }
 
-    /// How far the view `name` has come, as stored: where a projector goes on.
+    /// The views whose documents were folded by another version of them, and so are read as they were then.
+    pub fn outdated(&self) -> Vec<&'static str> {
+        let names = each_view!(self, |reader| {
+            let table = &reader.current().table;
+            table.outdated.then_some(table.schema.name)
+        });
+        names.into_iter().flatten().collect()
+    }
+
+    /// Whether generation `number` of the view `name` is the one that is read.
+    pub(crate) fn is_read(&self, name: &str, number: u32) -> bool {
+        with_view!(self, name, |reader| reader.generation() == number).unwrap_or_default()
+    }
+
+    /// All generations of all views.
+    pub(crate) async fn rows(&self) -> Result<Vec<GenerationRow>, ViewError> {
+        self.store().generations().await
+    }
+
+    /// How far generation `number` of the view `name` has come, as stored: where a projector goes on.
     #[cfg(feature = "cluster")]
-    pub(crate) async fn stored_progress(&self, name: &str) -> Result<Option<Checkpoint>, ViewError> {
-        let table = self.tables().into_iter().find(|table| table.schema.name == name);
-        match table {
-            Some(table) => Ok(Some(self.inner.store.reached(&table, self.inner.log).await?)),
-            None => Ok(None),
+    pub(crate) async fn stored_progress(
+        &self,
+        name: &str,
+        number: u32,
+    ) -> Result<Option<Checkpoint>, ViewError> {
+        let rows = self.rows().await?;
+        let row = rows
+            .into_iter()
+            .find(|row| row.view == name && row.generation == number && row.reached.log == self.log());
+        match (row, schema_of(name)) {
+            (Some(row), _) => Ok(Some(row.reached)),
+            (None, Some(schema)) => Err(ViewError::Gone {
+                view: schema.name,
+                generation: number,
+            }),
+            (None, None) => Ok(None),
         }
     }
 
-    #[cfg(feature = "cluster")]
     fn tables(&self) -> [Arc<Table>; VIEW_NAMES.len()] {
-        let inner = &self.inner;
-        [
-            Arc::clone(&inner.products.table),
-            Arc::clone(&inner.stock.table),
-            Arc::clone(&inner.carts.table),
-            Arc::clone(&inner.orders.table),
-            Arc::clone(&inner.order_timeline.table),
-            Arc::clone(&inner.payments.table),
-            Arc::clone(&inner.sales.table),
-        ]
+        each_view!(self, |reader| Arc::clone(&reader.current().table))
     }
 
-    /// Fails if the documents were dropped since the views were opened; then [`Views::gone`] says so.
-    #[cfg(feature = "cluster")]
+    /// Fails if the documents that are read were dropped since the views were opened; then [`Views::gone`] says so.
     pub(crate) async fn still_there(&self) -> Result<(), ViewError> {
-        let there = self.inner.store.still_there(&self.tables()).await;
+        let there = self.store().still_there(&self.tables()).await;
         if let Err(error) = &there
             && error.is_gone()
         {
@@ -299,7 +406,6 @@ impl Views {
 
     /// Resolves, with the reason, once the documents turn out to have been dropped under this process. It has to end:
     /// opened again, the views are folded from the log anew. Found out by projectors and by [`Views::check`].
-    #[cfg(feature = "cluster")]
     pub async fn gone(&self) -> String {
         let mut gone = self.inner.gone.subscribe();
         let reason = match gone.wait_for(Option::is_some).await {
@@ -315,7 +421,7 @@ impl Views {
 
     /// Whether the cache can be used; if it cannot, reads are slower.
     pub fn cache_state(&self) -> CacheState {
-        match &self.inner.cache {
+        match &self.inner.opening.cache {
             Caching::InProcess => CacheState::Up,
             #[cfg(feature = "cluster")]
             Caching::Redis(redis) => redis.state(),
@@ -329,7 +435,7 @@ impl Views {
     )]
     pub async fn check(&self) -> Result<CacheState, ViewError> {
         #[cfg(feature = "cluster")]
-        if let Caching::Redis(redis) = &self.inner.cache {
+        if let Caching::Redis(redis) = &self.inner.opening.cache {
             let (store, cache) = tokio::join!(self.still_there(), redis.ping());
             store?;
             return Ok(cache);
@@ -340,50 +446,50 @@ impl Views {
     /// Waits until every view has everything up to `position`; false if time ran out first. For the embedded profile: a
     /// partition in which nothing happens says nothing of a position.
     pub async fn reach(&self, position: Position, deadline: Instant) -> bool {
-        let inner = &self.inner;
-        let reached = tokio::join!(
-            inner.products.reach_position(position, deadline),
-            inner.stock.reach_position(position, deadline),
-            inner.carts.reach_position(position, deadline),
-            inner.orders.reach_position(position, deadline),
-            inner.order_timeline.reach_position(position, deadline),
-            inner.payments.reach_position(position, deadline),
-            inner.sales.reach_position(position, deadline),
-        );
-        let (products, stock, carts, orders, timeline, payments, sales) = reached;
-        [products, stock, carts, orders, timeline, payments, sales]
+        each_view!(self, |reader| reader.reach_position(position, deadline).await)
             .iter()
             .all(Result::is_ok)
     }
 
     /// Folds the log in memory and compares with what the view `name` has stored, while commands may keep coming.
     pub async fn verify(&self, log: &Log, name: &str) -> Result<Verification, VerifyError> {
-        let progress = self
-            .known_progress()
-            .into_iter()
-            .find(|progress| progress.view == name);
-        let generation = progress
-            .ok_or_else(|| VerifyError::UnknownView(name.to_owned()))?
-            .generation;
-        let letters = DeadLetters::open(self.database(), &subscriber(name, generation))
-            .await
-            .map_err(ViewError::from)?;
-        let (inner, letters) = (&self.inner, &letters);
-        match name {
-            Products::NAME => verify(&inner.products, log, letters).await,
-            Stock::NAME => verify(&inner.stock, log, letters).await,
-            Carts::NAME => verify(&inner.carts, log, letters).await,
-            Orders::NAME => verify(&inner.orders, log, letters).await,
-            OrderTimeline::NAME => verify(&inner.order_timeline, log, letters).await,
-            Payments::NAME => verify(&inner.payments, log, letters).await,
-            Sales::NAME => verify(&inner.sales, log, letters).await,
-            other => Err(VerifyError::UnknownView(other.to_owned())),
+        with_view!(self, name, |reader| {
+            let generation = reader.current();
+            let letters = DeadLetters::open(self.database(), &subscriber(name, generation.number()))
+                .await
+                .map_err(ViewError::from)?;
+            verify(&generation, log, &letters).await
+        })
+        .unwrap_or_else(|| Err(VerifyError::UnknownView(name.to_owned())))
+    }
+
+    /// Makes this process read whichever generation serves, as it changes, until `cancel`. Ends by itself never.
+    pub async fn follow_generations(&self, log: &Log, cancel: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = self.adopt(log).await {
+                tracing::debug!(%error, "no look at the generations");
+            }
         }
+    }
+
+    /// Reads what serves now, if that has changed and nothing that was read here would be missing from it.
+    pub async fn adopt(&self, log: &Log) -> Result<(), ViewError> {
+        let rows = self.rows().await?;
+        let _ = each_view!(self, |reader| self
+            .inner
+            .opening
+            .adopt(reader, &rows, log)
+            .await?);
+        Ok(())
     }
 
     /// The log that the views are folded from.
     pub fn log(&self) -> LogIdentity {
-        self.inner.log
+        self.inner.opening.log
     }
 
     pub(crate) fn database(&self) -> &Database {
@@ -391,30 +497,71 @@ impl Views {
     }
 
     pub(crate) fn store(&self) -> &ViewStore {
-        &self.inner.store
+        &self.inner.opening.store
     }
 
     pub(crate) fn partitioning(&self) -> Partitioning {
-        self.inner.partitioning
+        self.inner.opening.partitioning
+    }
+
+    /// The generation that `row` is of, shared with whoever else in this process reads or feeds it.
+    pub(crate) fn generation<V: View>(
+        &self,
+        reader: &ViewReader<V>,
+        row: &GenerationRow,
+    ) -> Arc<Generation<V>> {
+        self.inner.opening.generation(reader, row)
     }
 }
 
-async fn reader<V: View>(
-    store: &ViewStore,
-    cache: &Caching,
-    partitioning: Partitioning,
-    log: LogIdentity,
-) -> Result<ViewReader<V>, ViewError> {
-    let (table, reached) = store.serving(ViewSchema::of::<V>(), log).await?;
-    Ok(match cache {
-        Caching::InProcess => {
-            let _ = partitioning;
-            ViewReader::in_process(store.clone(), table, reached)
+impl Opening {
+    async fn reader<V: View>(&self) -> Result<ViewReader<V>, ViewError> {
+        let row = self.store.serving(ViewSchema::of::<V>(), self.log).await?;
+        Ok(ViewReader::new(|changes| self.open(&row, changes)))
+    }
+
+    fn generation<V: View>(&self, reader: &ViewReader<V>, row: &GenerationRow) -> Arc<Generation<V>> {
+        reader.generation_of(row.generation, |changes| self.open(row, changes))
+    }
+
+    fn open<V: View>(&self, row: &GenerationRow, changes: Changes) -> Generation<V> {
+        let table = Arc::new(Table::of(ViewSchema::of::<V>(), row));
+        let (store, reached) = (self.store.clone(), row.reached.clone());
+        match &self.cache {
+            Caching::InProcess => Generation::in_process(store, table, reached, changes),
+            #[cfg(feature = "cluster")]
+            Caching::Redis(redis) => {
+                let redis = RedisCache::new(redis.clone(), &table);
+                Generation::shared(store, table, reached, changes, redis, self.partitioning)
+            }
         }
-        #[cfg(feature = "cluster")]
-        Caching::Redis(redis) => {
-            let redis = RedisCache::new(redis.clone(), &table);
-            ViewReader::shared(store.clone(), table, reached, redis, partitioning)
+    }
+
+    async fn adopt<V: View>(
+        &self,
+        reader: &ViewReader<V>,
+        rows: &[GenerationRow],
+        log: &Log,
+    ) -> Result<(), ViewError> {
+        let there: Vec<u32> = rows
+            .iter()
+            .filter(|row| row.view == V::NAME)
+            .map(|row| row.generation)
+            .collect();
+        reader.forget_others(&there);
+        let Some(row) = choose(rows, &ViewSchema::of::<V>(), self.log) else {
+            return Ok(());
+        };
+        if row.generation == reader.generation() {
+            return Ok(());
         }
-    })
+        let next = self.generation(reader, row);
+        if reader
+            .switch(log, &next, Instant::now() + SWITCH_PATIENCE)
+            .await?
+        {
+            tracing::info!(view = V::NAME, generation = row.generation, "is read now");
+        }
+        Ok(())
+    }
 }

@@ -13,14 +13,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_bus::{Checkpoints, Kafka, KafkaOptions, Relay, RelayOptions, StreamSource};
-use event_schemas::Version;
+use event_schemas::{Clock, Version};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use projections::{
-    CacheState, ConsistencyPoint, Mongo, MongoOptions, Projector, ProjectorState, Redis, RedisOptions,
-    VIEW_NAMES, Views, ViewsCluster,
+    CacheState, ConsistencyPoint, Mongo, MongoOptions, Projector, ProjectorState, RebuildOptions, Redis,
+    RedisOptions, VIEW_NAMES, Views, ViewsCluster,
 };
 use shop::{PATIENCE, Shop, clock, order_paid, order_placed, order_stream, soon};
 use support::{Dice, Story, money, order_id};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -100,8 +101,12 @@ impl Cluster {
 
     /// Waits until the views have the whole log, and compares them with it.
     async fn assert_verified(&self, views: &Views) {
+        self.assert_verified_of(views, &VIEW_NAMES).await;
+    }
+
+    async fn assert_verified_of(&self, views: &Views, names: &[&str]) {
         let deadline = Instant::now() + 2 * PATIENCE;
-        for view in VIEW_NAMES {
+        for view in names {
             loop {
                 let verified = views.verify(&self.shop.log, view).await.unwrap();
                 assert!(verified.equal(), "{verified:?}");
@@ -258,6 +263,117 @@ async fn who_is_brought_nothing_is_behind() {
     let all = after.len() as f64;
     gauges.becomes(orders, |lag| lag >= all).await;
     projector.stop().await;
+    cluster.end().await;
+}
+
+/// Race 18 in a cluster: writers, two projectors that share the partitions, a reader elsewhere, and a third process that
+/// rebuilds what is read, from the log and not from Kafka, with memory for next to nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn views_are_rebuilt_while_several_projectors_and_a_writer_run() {
+    const ORDERS: u64 = 60;
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let projectors = [cluster.projector().await, cluster.projector().await];
+    let views = cluster.views().await;
+    let stop = CancellationToken::new();
+    let (following, log, cancel) = (views.clone(), cluster.shop.log.clone(), stop.clone());
+    tokio::spawn(async move { following.follow_generations(&log, cancel).await });
+    let (reading, cancel) = (views.clone(), stop.clone());
+    let reader = tokio::spawn(async move {
+        let (mut seen, mut dice) = (vec![Version(0); ORDERS as usize + 1], Dice(1));
+        let mut reads = 0;
+        while !cancel.is_cancelled() {
+            let number = 1 + dice.roll(ORDERS);
+            let found = reading.orders().get(&order_id(number).into()).await.unwrap();
+            let version = found.map_or(Version(0), |order| order.doc.version);
+            let before = &mut seen[usize::try_from(number).unwrap()];
+            assert!(version >= *before, "order {number}: {version} after {before}");
+            *before = version;
+            reads += 1;
+        }
+        reads
+    });
+    let rebuilding = {
+        let (views, log) = (cluster.views().await, cluster.shop.log.clone());
+        tokio::spawn(async move {
+            let options = RebuildOptions {
+                memory_bytes: 1,
+                ..RebuildOptions::new("test")
+            };
+            for _ in 0..2 {
+                for view in ["orders", "order_timeline"] {
+                    let progress = watch::Sender::new(None);
+                    let clock = Clock::System;
+                    let rebuilt = views
+                        .rebuild(&log, view, &options, &clock, &progress)
+                        .await
+                        .unwrap();
+                    assert!(rebuilt.serving, "{rebuilt:?}");
+                }
+            }
+        })
+    };
+    let mut number = 0;
+    while number < ORDERS || !rebuilding.is_finished() {
+        number += 1;
+        let order = number % ORDERS + 1;
+        let before = (number - 1) / ORDERS * 2;
+        let placed = if before == 0 {
+            order_placed(order)
+        } else {
+            order_paid(order, money(1))
+        };
+        cluster
+            .shop
+            .append(order_stream(order), Version(before), placed)
+            .await;
+        let paid = cluster
+            .shop
+            .append(
+                order_stream(order),
+                Version(before + 1),
+                order_paid(order, money(900)),
+            )
+            .await;
+        let point = ConsistencyPoint {
+            stream: paid.stream.clone(),
+            version: paid.version,
+            position: paid.position,
+        };
+        let found = views
+            .orders()
+            .get_at_least(&order_id(order).into(), &point, soon())
+            .await
+            .unwrap();
+        assert!(found.unwrap().doc.version >= paid.version);
+    }
+    rebuilding.await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while (views.orders().generation(), views.order_timeline().generation()) != (3, 3) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stop.cancel();
+    assert!(reader.await.unwrap() > 0);
+    // Fed by the projectors, which heard of the new generations themselves.
+    cluster
+        .shop
+        .append(order_stream(900), Version(0), order_placed(900))
+        .await;
+    cluster
+        .assert_verified_of(&views, &["orders", "order_timeline", "sales"])
+        .await;
+    for projector in &projectors {
+        assert_eq!(projector.state(), ProjectorState::Running);
+        projector.stop().await;
+    }
+    for old in ["orders.g1", "orders.g2"] {
+        views.drop_generation(old, &Clock::System).await.unwrap();
+    }
+    let groups = ["orders.g2", "orders.g3", "order_timeline.g2", "order_timeline.g3"];
+    let groups = groups.map(str::to_owned);
+    cluster.kafka.delete_groups(&groups).await.unwrap();
     cluster.end().await;
 }
 

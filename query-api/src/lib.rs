@@ -1,4 +1,4 @@
-//! GET routes and live streams: everything that is read from the read models.
+//! GET routes and live streams: everything that is read from the read models, and the care of them.
 //!
 //! One endpoint, one file: its query type, its documentation, its handler. What they share is in [`read`]: freshness,
 //! entity tags, errors.
@@ -58,4 +58,5 @@ fn routes() -> OpenApiRouter<QueryApi> {
         .routes(routes!(payments::get::get))
         .routes(routes!(reports::sales::sales))
         .routes(routes!(ops::projections::projections))
+        .routes(routes!(ops::rebuild::rebuild))
 }

@@ -6,6 +6,8 @@ mod schema;
 mod trouble;
 mod writer;
 
-pub(crate) use read::{read_head, read_page, read_raw_page, read_raw_stream, read_receipts, read_stream};
+pub(crate) use read::{
+    read_head, read_page, read_raw_page, read_raw_stream, read_receipts, read_slice, read_stream,
+};
 pub(crate) use schema::{STEPS, begin_epoch, identity};
 pub(crate) use writer::PostgresWriter;

@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use database::DatabaseError;
-use event_schemas::{CommandId, Position, RecordedEvent, StreamId, Timestamp, Upcasters, Version};
+use event_schemas::{
+    AggregateType, CommandId, Position, RecordedEvent, StreamId, Timestamp, Upcasters, Version,
+};
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Row as _, query, query_scalar};
@@ -16,7 +18,7 @@ use crate::command::Fingerprint;
 use crate::journal::StoredReceipt;
 use crate::row::{MAX_PAGE_BYTES, StoredRow, sql_int};
 use crate::store::Page;
-use crate::{RawEvent, ReadError};
+use crate::{RawEvent, ReadError, Slice};
 
 /// Rows that one statement gives: what it has sent beyond [`MAX_PAGE_BYTES`] is thrown away, and that stays bounded too.
 const ROWS_PER_STATEMENT: usize = 1_000;
@@ -25,6 +27,10 @@ const BY_POSITION: &str =
     "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
         payload, metadata, recorded_at
     FROM events WHERE position > $1 ORDER BY position LIMIT $2";
+
+const BY_TYPE: &str = "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+        payload, metadata, recorded_at
+    FROM events WHERE position > $1 AND position <= $2 AND aggregate_type = ANY($3) ORDER BY position";
 
 const BY_STREAM: &str = "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
         payload, metadata, recorded_at
@@ -105,6 +111,36 @@ async fn each_by_position(
         }
     }
     Ok(())
+}
+
+pub(crate) async fn read_slice(
+    pool: &PgPool,
+    upcasters: &Upcasters,
+    after: Position,
+    up_to: Position,
+    types: &[AggregateType],
+) -> Result<Slice, DatabaseError> {
+    let names: Vec<&str> = types.iter().map(|kind| kind.as_str()).collect();
+    let mut rows = query(BY_TYPE)
+        .bind(sql_int(after.0))
+        .bind(sql_int(up_to.0))
+        .bind(names)
+        .fetch(pool);
+    let mut slice = Slice {
+        entries: Vec::new(),
+        up_to,
+    };
+    let mut bytes = 0;
+    while let Some(row) = rows.try_next().await? {
+        let row = columns(&row)?;
+        bytes += row.payload.len();
+        slice.entries.push(row.entry(upcasters));
+        if bytes >= MAX_PAGE_BYTES {
+            slice.up_to = row.position;
+            break;
+        }
+    }
+    Ok(slice)
 }
 
 pub(crate) async fn read_stream(

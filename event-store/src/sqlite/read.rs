@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use event_schemas::{CommandId, Position, RecordedEvent, StreamId, Timestamp, Upcasters, Version};
+use event_schemas::{
+    AggregateType, CommandId, Position, RecordedEvent, StreamId, Timestamp, Upcasters, Version,
+};
 use sqlite_file::SqliteError;
 use sqlite_file::rusqlite::{Connection, Row, params};
 
@@ -11,12 +13,17 @@ use super::append::{RECEIPT, find_receipt};
 use crate::journal::StoredReceipt;
 use crate::row::{MAX_PAGE_BYTES, StoredRow, sql_int};
 use crate::store::Page;
-use crate::{RawEvent, ReadError};
+use crate::{RawEvent, ReadError, Slice};
 
 const BY_POSITION: &str =
     "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
         payload, metadata, recorded_at
     FROM events WHERE position > ?1 ORDER BY position LIMIT ?2";
+
+const BY_TYPE: &str = "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
+        payload, metadata, recorded_at
+    FROM events WHERE position > ?1 AND position <= ?2 AND aggregate_type IN (SELECT value FROM json_each(?3))
+    ORDER BY position";
 
 const BY_STREAM: &str = "SELECT position, aggregate_type, aggregate_id, sequence, event_type, event_version,
         payload, metadata, recorded_at
@@ -51,6 +58,37 @@ pub(crate) fn read_page(
         entries,
         head: read_head(conn)?,
     })
+}
+
+pub(crate) fn read_slice(
+    conn: &Connection,
+    upcasters: &Upcasters,
+    after: Position,
+    up_to: Position,
+    types: &[AggregateType],
+) -> Result<Slice, SqliteError> {
+    let names: Vec<String> = types
+        .iter()
+        .map(|kind| format!("\"{}\"", kind.as_str()))
+        .collect();
+    let names = format!("[{}]", names.join(","));
+    let mut statement = conn.prepare_cached(BY_TYPE)?;
+    let mut rows = statement.query(params![sql_int(after.0), sql_int(up_to.0), names])?;
+    let mut slice = Slice {
+        entries: Vec::new(),
+        up_to,
+    };
+    let mut bytes = 0;
+    while let Some(row) = rows.next()? {
+        let row = columns(row)?;
+        bytes += row.payload.len();
+        slice.entries.push(row.entry(upcasters));
+        if bytes >= MAX_PAGE_BYTES {
+            slice.up_to = row.position;
+            break;
+        }
+    }
+    Ok(slice)
 }
 
 pub(crate) fn read_stream(

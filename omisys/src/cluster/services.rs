@@ -123,6 +123,8 @@ async fn query_api(config: &Config) -> Result<Running, CliError> {
         wait: QueryApi::DEFAULT_WAIT,
     };
     let (router, _) = query_api::router(api).split_for_parts();
+    let reading = views.clone();
+    tokio::spawn(async move { reading.follow_generations(&log, CancellationToken::new()).await });
     let parts = vec![
         probe::database(&database),
         probe::documents(&views),
@@ -182,6 +184,10 @@ async fn projector(config: &Config) -> Result<Running, CliError> {
     let stopping = CancellationToken::new();
     let projector = Projector::start(source, &views, Clock::System, stopping.child_token()).await;
     let projector = Arc::new(projector.context("the projector could not start", STORE_REMEDY)?);
+    let rebuilds = parts::rebuilds(config, &views, &log).run(stopping.child_token());
+    let rebuilding = tokio::spawn(rebuilds);
+    let (reading, stop_reading) = ((views.clone(), log.clone()), stopping.child_token());
+    tokio::spawn(async move { reading.0.follow_generations(&reading.1, stop_reading).await });
     let shown = Arc::clone(&projector);
     let around = probe::all(vec![
         probe::database(&database),
@@ -195,7 +201,12 @@ async fn projector(config: &Config) -> Result<Running, CliError> {
     });
     Ok(Running {
         ended: Box::pin(async move { views.gone().await }),
-        stop: Box::pin(async move { projector.stop().await }),
+        stop: Box::pin(async move {
+            stopping.cancel();
+            projector.stop().await;
+            // It ends by itself now, or has.
+            let _ = rebuilding.await;
+        }),
         ..Running::new(Router::new(), readiness)
     })
 }

@@ -41,6 +41,8 @@ pub struct Config {
     pub keys: Keys,
     #[serde(default)]
     pub payments: Payments,
+    #[serde(default)]
+    pub projections: Projections,
     // Of the cluster profile. Every binary reads them, so that a wrong key is named.
     #[cfg_attr(not(feature = "cluster"), expect(dead_code, reason = "of the cluster"))]
     #[serde(default)]
@@ -132,6 +134,20 @@ pub struct Keys {
 pub struct Payments {
     /// Pay through the sandbox: nobody's money. Off unless a demo, an import or a test turns it on.
     pub sandbox: bool,
+}
+
+/// The read models.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Projections {
+    /// Rebuild views whose version has changed without being asked to. Until then they are read as they were.
+    pub auto_rebuild: bool,
+}
+
+impl Default for Projections {
+    fn default() -> Self {
+        Self { auto_rebuild: true }
+    }
 }
 
 impl Config {

@@ -15,7 +15,7 @@ use crate::cache::ViewCache;
 use crate::cache::{CacheWrite, RedisCache};
 use crate::error::ViewError;
 use crate::query::KeyValue;
-use crate::reader::{ViewReader, parse, serve};
+use crate::reader::{Generation, parse, serve};
 use crate::store::{DocumentWrite, StoredDocument, Table};
 use crate::view::{DocId, View};
 
@@ -69,7 +69,7 @@ struct Work<V: View> {
 }
 
 pub(super) struct ViewFold<V: View> {
-    reader: ViewReader<V>,
+    generation: Arc<Generation<V>>,
     reached: Checkpoint,
     hot: HotDocuments<V>,
     work: Vec<Work<V>>,
@@ -78,10 +78,10 @@ pub(super) struct ViewFold<V: View> {
 }
 
 impl<V: View> ViewFold<V> {
-    pub(super) fn new(reader: ViewReader<V>) -> Self {
-        let reached = reader.reached.borrow().clone();
+    pub(super) fn new(generation: Arc<Generation<V>>) -> Self {
+        let reached = generation.reached.borrow().clone();
         Self {
-            reader,
+            generation,
             reached,
             hot: HotDocuments::new(),
             work: Vec::new(),
@@ -96,7 +96,7 @@ impl<V: View> Fold for ViewFold<V> {
     }
 
     fn table(&self) -> &Arc<Table> {
-        &self.reader.table
+        &self.generation.table
     }
 
     fn reached(&self) -> &Checkpoint {
@@ -243,7 +243,7 @@ impl<V: View> Fold for ViewFold<V> {
 
     #[cfg(feature = "cluster")]
     fn cache_writes(&self) -> Option<(RedisCache, Vec<CacheWrite>)> {
-        let ViewCache::Redis(cache) = &self.reader.cache else {
+        let ViewCache::Redis(cache) = &self.generation.cache else {
             return None;
         };
         // Also those that have not changed: the process that stored them may have died before it could tell.
@@ -260,14 +260,14 @@ impl<V: View> Fold for ViewFold<V> {
 
     fn stored(&mut self, checkpoint: &Checkpoint) {
         self.reached.merge(checkpoint);
-        let reader = &self.reader;
+        let generation = &self.generation;
         let mut ids = Vec::with_capacity(self.work.len());
         for Work { id, hot, .. } in self.work.drain(..) {
             let Some(hot) = hot else { continue };
-            let make = || serve::<V>(&id, reader.table.generation, hot.rev, hot.bytes, &hot.document);
-            match &reader.cache {
+            let make = || serve::<V>(&id, generation.number(), hot.rev, hot.bytes, &hot.document);
+            match &generation.cache {
                 ViewCache::InProcess(cache) => {
-                    cache.written(&id, hot.rev, reader.changes.watches(&id), make);
+                    cache.written(&id, hot.rev, generation.changes.watches(&id), make);
                 }
                 // Told before: it has to be waited for.
                 #[cfg(feature = "cluster")]
@@ -277,8 +277,8 @@ impl<V: View> Fold for ViewFold<V> {
             self.hot.put(id, hot);
         }
         // In this order: whoever is told of a change, or begins to wait from here on, reads it.
-        reader.reached_to(checkpoint);
-        reader.changes.notify(&ids);
+        generation.reached_to(checkpoint);
+        generation.changes.notify(&ids);
     }
 }
 

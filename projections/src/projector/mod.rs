@@ -1,11 +1,11 @@
 //! The projector: follows the stream and keeps the read models up to date.
 //!
-//! In the embedded profile one reader of the log feeds all views, in one transaction per batch. In the cluster each
-//! generation of a view is a consumer group of its own (`<prefix>.<view>.g<N>`), which reads the topics of the view's
+//! Each generation of a view is a subscriber of its own, `<view>.g<N>`, fed until it is dropped. In the embedded profile it
+//! tails the log; in the cluster it is a consumer group (`<prefix>.<view>.g<N>`), which reads the topics of the view's
 //! sources only. That reads an event about twice, since most topics feed one or two views. It buys that a view that is
-//! slow or stuck holds up no other; that a new generation is one more group which begins at the beginning, is fed beside
-//! the old one and is dropped alone, so that a rebuild is no special case; and that a view's progress is its
-//! group's, with nothing to tell apart when a batch is stored.
+//! slow or stuck, or waits for an upgrade, holds up no other; that a new generation is one more subscriber which is fed
+//! beside the old one and is dropped alone, so that a rebuild is no special case; and that a view's progress is its
+//! subscriber's, with nothing to tell apart when a batch is stored.
 
 mod fold;
 mod hot;
@@ -15,6 +15,11 @@ mod runner;
 #[cfg(test)]
 mod tests;
 mod worker;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 #[cfg(feature = "cluster")]
 use event_bus::StreamSource;
@@ -27,22 +32,25 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::error::ViewError;
-#[cfg(feature = "cluster")]
-use crate::views::VIEW_NAMES;
-use crate::views::Views;
+use crate::reader::ViewProgress;
+use crate::store::{GenerationRow, Stage};
+use crate::views::{Views, schema_of};
 pub(crate) use poison::has;
-pub(crate) use runner::subscriber;
+pub(crate) use runner::{ProjectError, Runner, subscriber};
 use worker::{Retry, Worker};
 
 /// Requests for a projector that wait.
 const REQUESTS: usize = 16;
 
+/// Between two looks at which generations there are.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
 /// Where a projector has its events from.
 #[derive(Clone)]
 pub enum ProjectorSource {
-    /// The log itself, for all views at once: the embedded profile.
+    /// The log itself: the embedded profile.
     Log(Log),
-    /// Consumer groups, one per view: the cluster. Several projectors share the work.
+    /// Consumer groups: the cluster. Several projectors share the work.
     #[cfg(feature = "cluster")]
     Groups(StreamSource),
 }
@@ -66,15 +74,6 @@ impl ProjectorSource {
             Self::Log(log) => log,
             #[cfg(feature = "cluster")]
             Self::Groups(source) => &source.log,
-        }
-    }
-
-    /// What each worker folds; none: all views.
-    fn shares(&self) -> Vec<Option<&'static str>> {
-        match self {
-            Self::Log(_) => vec![None],
-            #[cfg(feature = "cluster")]
-            Self::Groups(_) => VIEW_NAMES.into_iter().map(Some).collect(),
         }
     }
 }
@@ -138,24 +137,39 @@ pub enum DeadLetterError {
 /// A running projector. It goes on until it is cancelled or stopped, also when this handle is dropped.
 #[derive(Debug)]
 pub struct Projector {
+    shared: Arc<Shared>,
+}
+
+/// What the projector and the task that looks after its workers share.
+struct Shared {
+    source: ProjectorSource,
     views: Views,
+    clock: Clock,
     head: watch::Receiver<Position>,
-    workers: Vec<Handle>,
+    /// By view and generation.
+    workers: Mutex<BTreeMap<(&'static str, u32), Handle>>,
     cancel: CancellationToken,
     tracker: TaskTracker,
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("workers", &self.workers)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A worker, from outside.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Handle {
     state: watch::Receiver<ProjectorState>,
-    /// Those of its views.
-    letters: Vec<(&'static str, DeadLetters)>,
+    letters: DeadLetters,
     requests: mpsc::Sender<Retry>,
 }
 
 impl Projector {
-    /// Starts folding the stream into `views`, until `cancel`.
+    /// Starts folding the stream into `views`, all generations of this version that are to be fed, until `cancel`.
     pub async fn start(
         source: impl Into<ProjectorSource>,
         views: &Views,
@@ -163,49 +177,25 @@ impl Projector {
         cancel: CancellationToken,
     ) -> Result<Self, ViewError> {
         let source = source.into();
-        let tracker = TaskTracker::new();
-        let mut workers = Vec::new();
-        let mut ready = Vec::new();
-        for share in source.shares() {
-            let runner = runner::Runner::open(views, share, clock.clone()).await?;
-            let letters = runner.letters();
-            let (state_sender, state) = watch::channel(ProjectorState::Running);
-            let (requests, received) = mpsc::channel(REQUESTS);
-            ready.push(Worker {
-                source: source.clone(),
-                share,
-                views: views.clone(),
-                runner,
-                clock: clock.clone(),
-                state: state_sender,
-                requests: received,
-                cancel: cancel.clone(),
-                measure_at: Instant::now(),
-                #[cfg(feature = "cluster")]
-                letters_at: Instant::now(),
-            });
-            workers.push(Handle {
-                state,
-                letters,
-                requests,
-            });
-        }
-        for worker in ready {
-            tracker.spawn(worker.run());
-        }
-        tracker.close();
-        Ok(Self {
-            views: views.clone(),
+        let shared = Arc::new(Shared {
             head: source.log().watch(),
-            workers,
+            source,
+            views: views.clone(),
+            clock,
+            workers: Mutex::default(),
             cancel,
-            tracker,
-        })
+            tracker: TaskTracker::new(),
+        });
+        shared.look().await?;
+        shared.tracker.spawn(Arc::clone(&shared).look_after());
+        Ok(Self { shared })
     }
 
-    /// How it is doing: the worst that any view has to tell.
+    /// How it is doing: the worst that any view that is read has to tell.
     pub fn state(&self) -> ProjectorState {
-        let states = self.workers.iter().map(|worker| {
+        let read = self.shared.views.known_progress().into_iter();
+        let handles = read.filter_map(|progress| self.shared.handle(progress.view, progress.generation));
+        let states = handles.map(|worker| {
             let state = worker.state.borrow().clone();
             // The worker says how it ended; one that is gone without a word has panicked.
             if state.is_ready() && worker.state.has_changed().is_err() {
@@ -213,15 +203,22 @@ impl Projector {
             }
             state
         });
-        states
-            .max_by_key(ProjectorState::gravity)
-            .unwrap_or(ProjectorState::Stopped)
+        let worst = states.max_by_key(ProjectorState::gravity);
+        worst.unwrap_or_else(|| {
+            if self.shared.cancel.is_cancelled() {
+                ProjectorState::Stopped
+            } else {
+                // What is read is of another version: it stays as it is until it has been folded again.
+                ProjectorState::Running
+            }
+        })
     }
 
     /// How far this projector has brought each view. In the cluster others may have brought it further.
     pub fn status(&self) -> Vec<ViewStatus> {
-        let head = *self.head.borrow();
+        let head = *self.shared.head.borrow();
         let status = self
+            .shared
             .views
             .known_progress()
             .into_iter()
@@ -237,23 +234,26 @@ impl Projector {
         status.collect()
     }
 
-    /// The dead letters of `view`: to list, show and skip. Retry through [`Projector::retry`].
-    pub fn dead_letters(&self, view: &str) -> Option<&DeadLetters> {
-        self.letters(view).map(|(_, _, letters)| letters)
+    /// The dead letters of `view`, as it is read: to list, show and skip. Retry through [`Projector::retry`].
+    pub fn dead_letters(&self, view: &str) -> Option<DeadLetters> {
+        self.read(view).map(|(_, handle)| handle.letters)
     }
 
-    fn letters(&self, view: &str) -> Option<(&Handle, &'static str, &DeadLetters)> {
-        self.workers.iter().find_map(|worker| {
-            let mut letters = worker.letters.iter();
-            let (name, letters) = letters.find(|(name, _)| *name == view)?;
-            Some((worker, *name, letters))
-        })
+    /// The worker that feeds the generation of `view` that is read.
+    fn read(&self, view: &str) -> Option<(&'static str, Handle)> {
+        let progress = self.shared.views.known_progress().into_iter();
+        let read = progress.filter(|progress| progress.view == view);
+        let mut handles = read.filter_map(|progress| {
+            let handle = self.shared.handle(progress.view, progress.generation)?;
+            Some((progress.view, handle))
+        });
+        handles.next()
     }
 
     /// Folds the dead letters of `scope` (a stream, such as `order/<id>`) into `view`, in order, between two batches.
     pub async fn retry(&self, view: &str, scope: &str) -> Result<Retried, DeadLetterError> {
-        let known = self.letters(view);
-        let (worker, view, _) = known.ok_or_else(|| DeadLetterError::UnknownView(view.to_owned()))?;
+        let known = self.read(view);
+        let (view, worker) = known.ok_or_else(|| DeadLetterError::UnknownView(view.to_owned()))?;
         let (answer, answered) = oneshot::channel();
         let request = Retry {
             view,
@@ -268,9 +268,89 @@ impl Projector {
         Ok(answered.await.map_err(|_| DeadLetterError::NotRunning)??)
     }
 
-    /// Stops after the batch under way and waits for it.
+    /// Stops after the batches under way and waits for them.
     pub async fn stop(&self) {
-        self.cancel.cancel();
-        self.tracker.wait().await;
+        self.shared.cancel.cancel();
+        self.shared.tracker.close();
+        self.shared.tracker.wait().await;
+    }
+}
+
+impl Shared {
+    fn workers(&self) -> MutexGuard<'_, BTreeMap<(&'static str, u32), Handle>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn handle(&self, view: &'static str, generation: u32) -> Option<Handle> {
+        self.workers().get(&(view, generation)).cloned()
+    }
+
+    /// Sees to it that what is to be fed is, as generations come and go.
+    async fn look_after(self: Arc<Self>) {
+        loop {
+            tokio::select! {
+                () = self.cancel.cancelled() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            if let Err(error) = self.look().await {
+                tracing::debug!(%error, "no look at the generations");
+            }
+        }
+    }
+
+    /// Starts a worker for each generation that has none and is to be fed by this version, and forgets those of
+    /// generations that are gone: such a worker ends by itself.
+    async fn look(&self) -> Result<(), ViewError> {
+        let rows = self.views.rows().await?;
+        let read = self.views.known_progress();
+        self.workers().retain(|(view, generation), _| {
+            // What is read and gone has to be told of.
+            let is_read =
+                |progress: &ViewProgress| progress.view == *view && progress.generation == *generation;
+            let is_there = |row: &GenerationRow| row.view == *view && row.generation == *generation;
+            read.iter().any(is_read) || rows.iter().any(is_there)
+        });
+        for row in rows.into_iter().filter(|row| row.stage == Stage::Following) {
+            let Some(schema) = schema_of(&row.view).filter(|schema| row.is_of(schema, self.views.log()))
+            else {
+                continue;
+            };
+            let key = (schema.name, row.generation);
+            if self.workers().contains_key(&key) {
+                continue;
+            }
+            let handle = self.start(schema.name, row).await?;
+            self.workers().insert(key, handle);
+        }
+        Ok(())
+    }
+
+    async fn start(&self, view: &'static str, row: GenerationRow) -> Result<Handle, ViewError> {
+        let generation = row.generation;
+        let runner = Runner::open(&self.views, vec![row], self.clock.clone()).await?;
+        let (state_sender, state) = watch::channel(ProjectorState::Running);
+        let (requests, received) = mpsc::channel(REQUESTS);
+        let letters = runner.letters().into_iter().next();
+        let (_, letters) = letters.ok_or(ViewError::Gone { view, generation })?;
+        let worker = Worker {
+            source: self.source.clone(),
+            view,
+            generation,
+            views: self.views.clone(),
+            runner,
+            clock: self.clock.clone(),
+            state: state_sender,
+            requests: received,
+            cancel: self.cancel.child_token(),
+            measure_at: Instant::now(),
+            #[cfg(feature = "cluster")]
+            letters_at: Instant::now(),
+        };
+        self.tracker.spawn(worker.run());
+        Ok(Handle {
+            state,
+            letters,
+            requests,
+        })
     }
 }

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use database::DatabaseError;
 use event_bus::{BusError, Checkpoint, DeadLetters, NewDeadLetter, Partitioning};
-#[cfg(feature = "cluster")]
-use event_schemas::AggregateType;
-use event_schemas::{Clock, EventId, Position, RecordedEvent};
+use event_schemas::{AggregateType, Clock, EventId, Position, RecordedEvent};
 use event_store::LogEntry;
 
 use super::fold::{Fold, ViewFold};
@@ -15,9 +13,9 @@ use super::poison::{Bad, has, is_new, poison, scope, unreadable, withheld};
 use super::prepared::Prepared;
 use crate::error::ViewError;
 use crate::reader::{ViewProgress, ViewReader, furthest};
-use crate::store::ViewStore;
+use crate::store::{GenerationRow, ViewStore};
 use crate::view::{DocId, View};
-use crate::views::Views;
+use crate::views::{Views, with_view};
 
 /// How often a document that keeps moving is folded again before the whole batch is.
 const MAX_ATTEMPTS: usize = 8;
@@ -27,7 +25,7 @@ const INLINE_EVENTS: usize = 64;
 
 /// Why a batch is not stored. It comes again.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProjectError {
+pub(crate) enum ProjectError {
     #[error(transparent)]
     Bus(#[from] BusError),
     #[error(transparent)]
@@ -45,10 +43,10 @@ impl From<DatabaseError> for ProjectError {
 }
 
 /// Folds batches into views.
-pub(super) struct Runner {
+pub(crate) struct Runner {
     views: Views,
-    /// The only view that it folds; none: all of them.
-    only: Option<&'static str>,
+    /// What it feeds.
+    rows: Vec<GenerationRow>,
     store: ViewStore,
     partitioning: Partitioning,
     clock: Clock,
@@ -58,13 +56,13 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    /// Folds all views, or only one.
-    pub(super) async fn open(
+    /// Feeds these generations, which this version of their views folds.
+    pub(crate) async fn open(
         views: &Views,
-        only: Option<&'static str>,
+        rows: Vec<GenerationRow>,
         clock: Clock,
     ) -> Result<Self, DatabaseError> {
-        let folds = folds(views, only);
+        let folds = folds(views, &rows);
         let mut letters = Vec::with_capacity(folds.len());
         for fold in &folds {
             let subscriber = subscriber(fold.name(), fold.table().generation);
@@ -72,7 +70,7 @@ impl Runner {
         }
         Ok(Self {
             views: views.clone(),
-            only,
+            rows,
             store: views.store().clone(),
             partitioning: views.partitioning(),
             clock,
@@ -82,7 +80,7 @@ impl Runner {
     }
 
     /// Where the view that is furthest behind stands in the log: for a reader of the log itself.
-    pub(super) fn position(&self) -> Position {
+    pub(crate) fn position(&self) -> Position {
         let positions = self.folds.iter().map(|fold| fold.reached().position());
         positions.min().unwrap_or_default()
     }
@@ -96,9 +94,8 @@ impl Runner {
         })
     }
 
-    /// The name as a subscriber, and the aggregates that it reads, of a runner of one view.
-    #[cfg(feature = "cluster")]
-    pub(super) fn subscriber(&self) -> (String, &'static [AggregateType]) {
+    /// The name as a subscriber, and the aggregates that it reads, of a runner of one generation.
+    pub(crate) fn subscriber(&self) -> (String, &'static [AggregateType]) {
         let first = self.folds.first().map(|fold| {
             let subscriber = subscriber(fold.name(), fold.table().generation);
             (subscriber, fold.sources())
@@ -117,7 +114,7 @@ impl Runner {
 
     /// Folds and stores the batch; durable, and visible to readers, once it resolves. After an error nothing is known to be
     /// stored, and the batch has to come again; what was stored of it then folds to nothing.
-    pub(super) async fn handle(
+    pub(crate) async fn handle(
         &mut self,
         entries: Vec<LogEntry>,
         checkpoint: Checkpoint,
@@ -160,10 +157,9 @@ impl Runner {
                 continue;
             }
             if let Some(prepared) = prepared.checked(entries, &mut bad) {
-                #[cfg(feature = "cluster")]
                 if bad.iter().any(|bad| !bad.is_empty()) {
                     // What does not fold on documents that were dropped is no poison.
-                    self.views.still_there().await?;
+                    self.still_there().await?;
                 }
                 self.park(entries, &bad).await?;
                 self.store(entries, prepared, Some(&checkpoint)).await?;
@@ -173,6 +169,12 @@ impl Runner {
                 return Ok(());
             }
         }
+    }
+
+    /// Fails if what it feeds is gone.
+    pub(super) async fn still_there(&self) -> Result<(), ViewError> {
+        let tables: Vec<_> = self.folds.iter().map(|fold| Arc::clone(fold.table())).collect();
+        self.store.still_there(&tables).await
     }
 
     /// Learns what others have healed before anything is parked behind what we believe to be parked, and what others have
@@ -385,7 +387,7 @@ impl Runner {
 
     /// Begins again from what is stored.
     fn forget(&mut self) {
-        self.folds = folds(&self.views, self.only);
+        self.folds = folds(&self.views, &self.rows);
     }
 }
 
@@ -426,21 +428,13 @@ impl Runner {
     }
 }
 
-fn folds(views: &Views, only: Option<&str>) -> Vec<Box<dyn Fold>> {
-    fn fold<V: View>(reader: &ViewReader<V>) -> Box<dyn Fold> {
-        Box::new(ViewFold::new(reader.clone()))
+fn folds(views: &Views, rows: &[GenerationRow]) -> Vec<Box<dyn Fold>> {
+    fn fold<V: View>(views: &Views, reader: &ViewReader<V>, row: &GenerationRow) -> Box<dyn Fold> {
+        Box::new(ViewFold::new(views.generation(reader, row)))
     }
-    let mut folds = vec![
-        fold(views.products()),
-        fold(views.stock()),
-        fold(views.carts()),
-        fold(views.orders()),
-        fold(views.order_timeline()),
-        fold(views.payments()),
-        fold(views.sales()),
-    ];
-    folds.retain(|fold| only.is_none_or(|only| fold.name() == only));
-    folds
+    rows.iter()
+        .filter_map(|row| with_view!(views, row.view.as_str(), |reader| fold(views, reader, row)))
+        .collect()
 }
 
 /// The subscriber that a generation's dead letters are kept under: a new one begins with nothing parked.

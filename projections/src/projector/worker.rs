@@ -37,9 +37,6 @@ const LETTERS_EVERY: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MOST: Duration = Duration::from_secs(5);
 
-/// The name of the projector that reads the log itself, as a subscriber.
-const SUBSCRIBER: &str = "projector";
-
 /// Asks for dead letters to be folded.
 #[derive(Debug)]
 pub(super) struct Retry {
@@ -50,8 +47,9 @@ pub(super) struct Retry {
 
 pub(super) struct Worker {
     pub(super) source: ProjectorSource,
-    /// The only view that it feeds; none: all.
-    pub(super) share: Option<&'static str>,
+    /// Whose generation it feeds.
+    pub(super) view: &'static str,
+    pub(super) generation: u32,
     pub(super) views: Views,
     pub(super) runner: Runner,
     pub(super) clock: Clock,
@@ -76,10 +74,11 @@ impl Worker {
             if let Some(subscription) = &mut subscription {
                 self.measure(subscription).await;
             }
-            #[cfg(feature = "cluster")]
-            let error = match self.views.still_there().await {
-                Err(gone) if gone.is_gone() => ProjectError::View(gone),
-                _ => error,
+            let error = match self.still_there().await {
+                Err(gone) => ProjectError::View(gone),
+                Ok(true) => error,
+                // Nobody reads it: somebody dropped it because it is of no use any more.
+                Ok(false) => break,
             };
             match (&error, &mut subscription) {
                 // As a restart would, but without leaving the group.
@@ -99,7 +98,6 @@ impl Worker {
                     | BusError::Partitions { .. },
                 ) => ProjectorState::Failed(text),
                 // The process has to begin again.
-                #[cfg(feature = "cluster")]
                 ProjectError::View(error) if error.is_gone() => ProjectorState::Failed(text),
                 ProjectError::Bus(
                     BusError::Kafka(_) | BusError::Positions(_) | BusError::Log(_) | BusError::Store(_),
@@ -108,7 +106,7 @@ impl Worker {
                 | ProjectError::Contended
                 | ProjectError::Panicked => ProjectorState::Retrying(text),
             };
-            tracing::error!(%error, view = self.share, "the projector cannot go on");
+            tracing::error!(%error, view = self.view, "the projector cannot go on");
             let ready = state.is_ready();
             self.state.send_replace(state);
             if !ready {
@@ -127,20 +125,32 @@ impl Worker {
         self.state.send_replace(ProjectorState::Stopped);
     }
 
+    /// Whether the generation is still there; an error if it is gone although it is read.
+    async fn still_there(&self) -> Result<bool, ViewError> {
+        match self.runner.still_there().await {
+            Err(gone) if gone.is_gone() => self.views.still_there().await.map_or_else(
+                |error| if error.is_gone() { Err(error) } else { Ok(true) },
+                |()| Ok(false),
+            ),
+            // Nothing is known of a store that does not answer.
+            Ok(()) | Err(_) => Ok(true),
+        }
+    }
+
     async fn subscribe(&self) -> Result<Subscription, BusError> {
+        let (subscriber, types) = self.runner.subscriber();
         match &self.source {
             ProjectorSource::Log(log) => {
                 let checkpoint = Checkpoint::at(self.views.log(), self.runner.position());
-                Subscription::resume_at(log, SUBSCRIBER, Some(checkpoint)).await
+                Subscription::resume_at_of(log, &subscriber, types, Some(checkpoint)).await
             }
             #[cfg(feature = "cluster")]
             ProjectorSource::Groups(source) => {
-                let (subscriber, types) = self.runner.subscriber();
-                let view = self.share.unwrap_or_default();
+                let (view, generation) = (self.view, self.generation);
                 let views = self.views.clone();
                 let positions = Positions::callers(move || {
                     let views = views.clone();
-                    async move { views.stored_progress(view).await }
+                    async move { views.stored_progress(view, generation).await }
                 });
                 Subscription::kafka_of(source, &subscriber, types, positions).await
             }
@@ -207,25 +217,26 @@ impl Worker {
             if self.letters_at <= Instant::now() {
                 self.letters_at = Instant::now() + LETTERS_EVERY;
                 if let Err(error) = self.runner.reassigned().await {
-                    tracing::debug!(%error, view = self.share, "the dead letters cannot be looked at");
+                    tracing::debug!(%error, view = self.view, "the dead letters cannot be looked at");
                 }
             }
-            if let Err(error) = self.views.still_there().await
-                && error.is_gone()
-            {
-                return Err(error.into());
-            }
         }
-        Ok(())
+        match self.runner.still_there().await {
+            Err(error) if error.is_gone() => Err(error.into()),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 
-    /// Tells how far the views are behind.
+    /// Tells how far the view is behind, if this generation is the one that is read.
     async fn measure(&mut self, subscription: &mut Subscription) {
         self.measure_at = Instant::now() + MEASURE_EVERY;
+        if !self.views.is_read(self.view, self.generation) {
+            return;
+        }
         let lag = match subscription.lag(self.clock.now()).await {
             Ok(lag) => lag,
             Err(error) => {
-                tracing::debug!(%error, view = self.share, "the lag cannot be measured");
+                tracing::debug!(%error, view = self.view, "the lag cannot be measured");
                 return;
             }
         };

@@ -8,7 +8,7 @@ use event_bus::{Checkpoint, Partitioning};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ViewReader;
+use super::Generation;
 use crate::cache::{Lookup, RedisCache, Shared, ViewCache};
 use crate::changes::Changes;
 use crate::error::{ViewError, WaitError};
@@ -25,12 +25,13 @@ const POLL: Duration = Duration::from_millis(200);
 
 type Found<V> = Option<Arc<Served<<V as View>::Doc>>>;
 
-impl<V: View> ViewReader<V> {
+impl<V: View> Generation<V> {
     /// Reads what projectors elsewhere write.
     pub(crate) fn shared(
         store: ViewStore,
         table: Arc<Table>,
         reached: Checkpoint,
+        changes: Changes,
         redis: RedisCache,
         partitioning: Partitioning,
     ) -> Self {
@@ -38,7 +39,7 @@ impl<V: View> ViewReader<V> {
             store,
             table,
             cache: ViewCache::Redis(Shared::new(redis)),
-            changes: Changes::default(),
+            changes,
             reached: watch::channel(reached).0,
             partitioning,
         }
@@ -195,22 +196,28 @@ impl<V: View> ViewReader<V> {
         Ok(())
     }
 
-    /// Sees to it that somebody looks for changes as long as anybody watches.
-    pub(super) fn poll(&self, cache: &Shared<V::Doc>) {
-        if self.changes.begin_polling() {
-            let store = self.store.clone();
-            let (table, redis) = (Arc::clone(&self.table), cache.redis.clone());
-            tokio::spawn(poll(store, table, redis, self.changes.clone()));
-        }
+    /// Whether documents are read that other processes write.
+    pub(super) const fn is_shared(&self) -> bool {
+        matches!(self.cache, ViewCache::Redis(_))
     }
 }
 
 /// Wakes those who watch a document when its revision changes; ends when nobody watches.
-async fn poll(store: ViewStore, table: Arc<Table>, redis: RedisCache, changes: Changes) {
-    let ViewStore::Mongo(store) = store else { return };
+pub(super) async fn poll<V: View>(serving: watch::Receiver<Arc<Generation<V>>>, changes: Changes) {
     let mut known: HashMap<DocId, u64> = HashMap::new();
+    let mut number = 0;
     while let Some(ids) = changes.polled() {
-        match store.revisions(&table, &ids).await {
+        let generation = Arc::clone(&serving.borrow());
+        let (ViewStore::Mongo(store), ViewCache::Redis(cache)) = (&generation.store, &generation.cache)
+        else {
+            return;
+        };
+        if generation.number() != number {
+            // Revisions of two generations say nothing about each other.
+            number = generation.number();
+            known.clear();
+        }
+        match store.revisions(&generation.table, &ids).await {
             Ok(now) => {
                 let now: HashMap<DocId, u64> = now.into_iter().collect();
                 let moved: Vec<&DocId> = now
@@ -220,13 +227,13 @@ async fn poll(store: ViewStore, table: Arc<Table>, redis: RedisCache, changes: C
                     .collect();
                 // Before they are woken: what they read then is no older than this.
                 for id in &moved {
-                    redis.saw(id, now[*id]);
+                    cache.redis.saw(id, now[*id]);
                 }
                 // A document that was not known is told of too: who watches it may have read it before.
                 changes.notify(moved);
                 known = now;
             }
-            Err(error) => tracing::debug!(view = table.schema.name, %error, "no look at what is watched"),
+            Err(error) => tracing::debug!(view = V::NAME, %error, "no look at what is watched"),
         }
         sleep(POLL).await;
     }

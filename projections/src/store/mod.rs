@@ -2,6 +2,7 @@
 
 #[cfg(feature = "cluster")]
 mod mongo;
+mod row;
 mod sql;
 mod sqlite;
 #[cfg(test)]
@@ -10,11 +11,12 @@ mod tests;
 use std::sync::Arc;
 
 use event_bus::Checkpoint;
-use event_schemas::LogIdentity;
+use event_schemas::{LogIdentity, Position, Timestamp};
 #[cfg(feature = "cluster")]
 pub(crate) use mongo::MongoViewStore;
 #[cfg(feature = "cluster")]
 pub use mongo::{Mongo, MongoError, MongoOptions};
+pub(crate) use row::{GenerationRow, Lease, Stage, choose};
 pub(crate) use sqlite::SqliteViewStore;
 
 use crate::error::ViewError;
@@ -62,6 +64,8 @@ impl ViewSchema {
 pub struct Table {
     pub(crate) schema: ViewSchema,
     pub(crate) generation: u32,
+    /// Folded by another version of the view than this binary's: read as far as that goes, and never written.
+    pub(crate) outdated: bool,
     name: String,
     statements: sql::Statements,
 }
@@ -72,8 +76,24 @@ impl Table {
         Self {
             schema,
             generation,
+            outdated: false,
             name: statements.table.clone(),
             statements,
+        }
+    }
+
+    /// The one that `row` is of.
+    pub(crate) fn of(schema: ViewSchema, row: &GenerationRow) -> Self {
+        let table = match &row.incarnation {
+            None => Self::new(schema, row.generation),
+            #[cfg(feature = "cluster")]
+            Some(incarnation) => Self::incarnation(schema, row.generation, incarnation),
+            #[cfg(not(feature = "cluster"))]
+            Some(_) => Self::new(schema, row.generation),
+        };
+        Self {
+            outdated: row.version != schema.version,
+            ..table
         }
     }
 
@@ -125,17 +145,85 @@ pub(crate) enum ViewStore {
 }
 
 impl ViewStore {
-    /// The generation of the view that is read, and how far it has come: the stored one, if it was folded by this
-    /// version of the view from this log, else a new one, empty. Generations are never numbered twice.
+    /// All generations of all views, whatever their log and version.
+    pub(crate) async fn generations(&self) -> Result<Vec<GenerationRow>, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.generations().await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.generations().await,
+        }
+    }
+
+    /// The generation that this version of the view reads: see [`choose`]. If there is none, a new one, empty, which serves
+    /// at once. Processes that start at the same time agree on it.
     pub(crate) async fn serving(
         &self,
         schema: ViewSchema,
         log: LogIdentity,
-    ) -> Result<(Arc<Table>, Checkpoint), ViewError> {
+    ) -> Result<GenerationRow, ViewError> {
         match self {
             Self::Sqlite(store) => store.serving(schema, log).await,
             #[cfg(feature = "cluster")]
             Self::Mongo(store) => store.serving(schema, log).await,
+        }
+    }
+
+    /// Makes a generation that nobody reads yet, empty and without its indexes. Numbers are never given twice.
+    pub(crate) async fn begin(
+        &self,
+        schema: ViewSchema,
+        log: LogIdentity,
+        stage: Stage,
+        lease: Option<Lease>,
+    ) -> Result<GenerationRow, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.begin(schema, log, stage, lease).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.begin(schema, log, stage, lease).await,
+        }
+    }
+
+    /// Takes or renews the lease on building `row`, and notes how far it has been built, of `target`. False if somebody
+    /// else has it, or the generation is no longer one that has to be built.
+    pub(crate) async fn build(
+        &self,
+        row: &GenerationRow,
+        lease: &Lease,
+        now: Timestamp,
+        built: Position,
+        target: Position,
+    ) -> Result<bool, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.build(row, lease, now, built, target).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.build(row, lease, now, built, target).await,
+        }
+    }
+
+    /// The generation is built: makes its indexes, and has projectors feed it from now on.
+    pub(crate) async fn follow(&self, table: &Arc<Table>, lease: &Lease) -> Result<bool, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.follow(table, lease).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.follow(table, lease).await,
+        }
+    }
+
+    /// This generation is the one to be read from now on, by processes of its version and later ones.
+    pub(crate) async fn promote(&self, row: &GenerationRow) -> Result<(), ViewError> {
+        match self {
+            Self::Sqlite(store) => store.promote(row).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.promote(row).await,
+        }
+    }
+
+    /// Deletes a generation with its documents; false if it was not there.
+    pub(crate) async fn drop_generation(&self, row: &GenerationRow) -> Result<bool, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.drop_generation(row).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.drop_generation(row).await,
         }
     }
 
@@ -184,6 +272,15 @@ impl ViewStore {
         }
     }
 
+    /// How many documents there are.
+    pub(crate) async fn count(&self, table: &Arc<Table>) -> Result<u64, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.count(table).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => Ok(store.count(table).await?),
+        }
+    }
+
     /// Stores documents of several views, each if it has not moved since it was read, and says which have moved.
     ///
     /// Where the store has transactions, `progress` becomes durable with them if none has moved. Where it has not,
@@ -222,11 +319,10 @@ impl ViewStore {
     }
 
     /// Fails if one of these generations is gone: somebody dropped it, and whatever is in memory of it is worth nothing.
-    #[cfg(feature = "cluster")]
     pub(crate) async fn still_there(&self, tables: &[Arc<Table>]) -> Result<(), ViewError> {
         match self {
-            // A write says so.
-            Self::Sqlite(_) => Ok(()),
+            Self::Sqlite(store) => store.still_there(tables).await,
+            #[cfg(feature = "cluster")]
             Self::Mongo(store) => Ok(store.still_there(tables).await?),
         }
     }

@@ -10,7 +10,7 @@ use crate::query::{Direction, KeyKind, KeyValue, Query};
 pub(super) struct Statements {
     pub(super) table: String,
     pub(super) create: String,
-    pub(super) drop: String,
+    pub(super) index: String,
     pub(super) load: String,
     pub(super) scan: String,
     pub(super) insert: String,
@@ -21,7 +21,7 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) fn new(schema: &ViewSchema, generation: u32) -> Self {
-        let table = format!("{}_g{generation}", schema.name);
+        let table = table(schema.name, generation);
         let columns: String = schema.keys.iter().fold(String::new(), |mut columns, key| {
             let _ = write!(columns, ", k_{}", key.name);
             columns
@@ -40,7 +40,7 @@ impl Statements {
             });
         Self {
             create: create(schema, &table),
-            drop: format!("DROP TABLE IF EXISTS {table}"),
+            index: index(schema, &table),
             load: format!("SELECT rev, body FROM {table} WHERE id = ?1"),
             scan: format!("SELECT id, rev, body{columns} FROM {table} WHERE id > ?1 ORDER BY id LIMIT ?2"),
             insert: format!(
@@ -51,6 +51,11 @@ impl Statements {
             table,
         }
     }
+}
+
+/// The name of a generation's table.
+pub(super) fn table(view: &str, generation: u32) -> String {
+    format!("{view}_g{generation}")
 }
 
 /// Keys stand before the body, so that reading them alone never follows the pages of a large document.
@@ -64,8 +69,14 @@ fn create(schema: &ViewSchema, table: &str) -> String {
         let _ = write!(sql, ", k_{} {kind}", key.name);
     }
     sql.push_str(", body TEXT NOT NULL) STRICT;");
+    sql
+}
+
+/// Apart, for documents that are stored by the thousand are faster indexed at the end.
+fn index(schema: &ViewSchema, table: &str) -> String {
+    let mut sql = String::new();
     for (index, keys) in schema.indexes.iter().enumerate() {
-        let _ = write!(sql, "CREATE INDEX {table}_i{index} ON {table} (");
+        let _ = write!(sql, "CREATE INDEX IF NOT EXISTS {table}_i{index} ON {table} (");
         for key in *keys {
             let _ = write!(sql, "k_{key}, ");
         }

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 
 use event_bus::Checkpoint;
-use event_schemas::{LogIdentity, Position};
+use event_schemas::{LogIdentity, Position, Timestamp};
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, ToSql, params_from_iter};
+use rusqlite::{Connection, OptionalExtension as _, Row, ToSql, params_from_iter};
 use sqlite_file::{SqliteError, SqliteFile};
 
-use super::{DocumentWrite, Moved, Progress, StoredDocument, StoredPage, Table, ViewSchema, ViewWrites, sql};
+use super::{
+    DocumentWrite, GenerationRow, Lease, Moved, Progress, Stage, StoredDocument, StoredPage, Table,
+    ViewSchema, ViewWrites, choose, sql,
+};
 use crate::error::ViewError;
 use crate::query::{After, KeyValue, Query};
 use crate::view::DocId;
 
-const STEPS: &[&str] = &["CREATE TABLE generations (
+const STEPS: &[&str] = &[
+    "CREATE TABLE generations (
      view TEXT NOT NULL,
      generation INTEGER NOT NULL,
      version INTEGER NOT NULL,
@@ -22,7 +26,17 @@ const STEPS: &[&str] = &["CREATE TABLE generations (
      position INTEGER NOT NULL,
      serving INTEGER NOT NULL,
      PRIMARY KEY (view, generation)
- ) STRICT, WITHOUT ROWID"];
+ ) STRICT, WITHOUT ROWID",
+    "ALTER TABLE generations ADD COLUMN stage TEXT NOT NULL DEFAULT 'following';
+ ALTER TABLE generations ADD COLUMN target INTEGER NOT NULL DEFAULT 0;
+ ALTER TABLE generations ADD COLUMN builder TEXT;
+ ALTER TABLE generations ADD COLUMN builder_until INTEGER;
+ CREATE TABLE generation_numbers (
+     view TEXT NOT NULL PRIMARY KEY,
+     last INTEGER NOT NULL
+ ) STRICT, WITHOUT ROWID;
+ INSERT INTO generation_numbers SELECT view, max(generation) FROM generations GROUP BY view",
+];
 
 /// Documents in SQLite tables.
 #[derive(Debug, Clone)]
@@ -37,15 +51,118 @@ impl SqliteViewStore {
         Ok(Self { file: file.clone() })
     }
 
-    /// As [`super::ViewStore::serving`]. An old generation is dropped: only this process could be using it.
+    /// As [`super::ViewStore::generations`].
+    pub(crate) async fn generations(&self) -> Result<Vec<GenerationRow>, ViewError> {
+        Ok(self.file.read(|conn| generations(conn)).await?)
+    }
+
+    /// As [`super::ViewStore::serving`]. Generations of another log or epoch are dropped: nobody can read them again.
     pub(crate) async fn serving(
         &self,
         schema: ViewSchema,
         log: LogIdentity,
-    ) -> Result<(Arc<Table>, Checkpoint), ViewError> {
-        let (generation, position) = self.file.write(move |conn| serving(conn, &schema, log)).await?;
-        let table = Arc::new(Table::new(schema, generation));
-        Ok((table, Checkpoint::at(log, position)))
+    ) -> Result<GenerationRow, ViewError> {
+        Ok(self.file.write(move |conn| serving(conn, &schema, log)).await?)
+    }
+
+    /// As [`super::ViewStore::begin`].
+    pub(crate) async fn begin(
+        &self,
+        schema: ViewSchema,
+        log: LogIdentity,
+        stage: Stage,
+        lease: Option<Lease>,
+    ) -> Result<GenerationRow, ViewError> {
+        let begin = move |conn: &Connection| {
+            let row = insert(conn, &schema, log, stage, lease)?;
+            conn.execute_batch(&Table::of(schema, &row).statements.create)?;
+            Ok::<_, SqliteError>(row)
+        };
+        Ok(self.file.write(begin).await?)
+    }
+
+    /// As [`super::ViewStore::build`].
+    pub(crate) async fn build(
+        &self,
+        row: &GenerationRow,
+        lease: &Lease,
+        now: Timestamp,
+        built: Position,
+        target: Position,
+    ) -> Result<bool, ViewError> {
+        let (view, generation, lease) = (row.view.clone(), row.generation, lease.clone());
+        let build = move |conn: &Connection| {
+            let mut update = conn.prepare_cached(
+                "UPDATE generations SET stage = 'building', position = max(position, ?3), target = max(target, ?4),
+                     builder = ?5, builder_until = ?6
+                 WHERE view = ?1 AND generation = ?2 AND stage <> 'following'
+                     AND (builder IS NULL OR builder = ?5 OR builder_until <= ?7)",
+            )?;
+            let rows = update.execute((
+                view,
+                generation,
+                built.0.cast_signed(),
+                target.0.cast_signed(),
+                lease.holder,
+                lease.until.as_microsecond(),
+                now.as_microsecond(),
+            ))?;
+            Ok::<_, SqliteError>(rows == 1)
+        };
+        Ok(self.file.write(build).await?)
+    }
+
+    /// As [`super::ViewStore::follow`].
+    pub(crate) async fn follow(&self, table: &Arc<Table>, lease: &Lease) -> Result<bool, ViewError> {
+        let (table, holder) = (Arc::clone(table), lease.holder.clone());
+        let follow = move |conn: &Connection| {
+            let rows = conn.execute(
+                "UPDATE generations SET stage = 'following', builder = NULL, builder_until = NULL
+                 WHERE view = ?1 AND generation = ?2 AND stage = 'building' AND builder = ?3",
+                (table.schema.name, table.generation, holder),
+            )?;
+            if rows == 1 {
+                conn.execute_batch(&table.statements.index)?;
+            }
+            Ok::<_, SqliteError>(rows == 1)
+        };
+        Ok(self.file.write(follow).await?)
+    }
+
+    /// As [`super::ViewStore::promote`].
+    pub(crate) async fn promote(&self, row: &GenerationRow) -> Result<(), ViewError> {
+        let (view, generation, version) = (row.view.clone(), row.generation, row.version);
+        let promote = move |conn: &Connection| {
+            let mut update = conn.prepare_cached(
+                "UPDATE generations SET serving = (generation = ?2) WHERE view = ?1 AND version = ?3",
+            )?;
+            update.execute((view, generation, version))?;
+            Ok::<_, SqliteError>(())
+        };
+        Ok(self.file.write(promote).await?)
+    }
+
+    /// As [`super::ViewStore::drop_generation`].
+    pub(crate) async fn drop_generation(&self, row: &GenerationRow) -> Result<bool, ViewError> {
+        let (view, generation) = (row.view.clone(), row.generation);
+        let drop = move |conn: &Connection| drop_generation(conn, &view, generation);
+        Ok(self.file.write(drop).await?)
+    }
+
+    /// As [`super::ViewStore::still_there`].
+    pub(crate) async fn still_there(&self, tables: &[Arc<Table>]) -> Result<(), ViewError> {
+        let there = self.generations().await?;
+        let is_there = |table: &Table| {
+            let mut rows = there.iter();
+            rows.any(|row| row.view == table.schema.name && row.generation == table.generation)
+        };
+        match tables.iter().find(|table| !is_there(table)) {
+            None => Ok(()),
+            Some(gone) => Err(ViewError::Gone {
+                view: gone.schema.name,
+                generation: gone.generation,
+            }),
+        }
     }
 
     /// How far the documents have come.
@@ -101,6 +218,15 @@ impl SqliteViewStore {
             .await?)
     }
 
+    /// As [`super::ViewStore::count`].
+    pub(crate) async fn count(&self, table: &Table) -> Result<u64, ViewError> {
+        let sql = format!("SELECT count(*) FROM {}", table.name());
+        let count = move |conn: &Connection| {
+            Ok::<_, SqliteError>(conn.query_row(&sql, [], |row| row.get::<_, i64>(0))?)
+        };
+        Ok(self.file.read(count).await?.cast_unsigned())
+    }
+
     /// Stores documents of several views in one transaction, each if it has not moved since it was read. When none has,
     /// `progress` becomes durable with them; otherwise it stays, and says which have moved.
     pub(crate) async fn write(
@@ -112,57 +238,123 @@ impl SqliteViewStore {
     }
 }
 
-fn serving(conn: &Connection, schema: &ViewSchema, log: LogIdentity) -> Result<(u32, Position), SqliteError> {
+fn generations(conn: &Connection) -> Result<Vec<GenerationRow>, SqliteError> {
     let mut select = conn.prepare_cached(
-        "SELECT generation, version, log_id, epoch, position FROM generations WHERE view = ?1 AND serving = 1",
+        "SELECT view, generation, version, log_id, epoch, position, serving, stage, target, builder, builder_until
+         FROM generations ORDER BY view, generation",
     )?;
-    let stored = select
-        .query_row([schema.name], |row| {
-            let generation: u32 = row.get(0)?;
-            let version: u32 = row.get(1)?;
-            let log_id: String = row.get(2)?;
-            let epoch: i64 = row.get(3)?;
-            let position: i64 = row.get(4)?;
-            let same = version == schema.version
-                && log_id == log.log_id.to_string()
-                && epoch.cast_unsigned() == log.epoch;
-            Ok((generation, same, Position(position.cast_unsigned())))
-        })
-        .optional()?;
-    if let Some((generation, true, position)) = stored {
-        return Ok((generation, position));
+    let mut rows = select.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(generation_row(row)?);
     }
-    if let Some((generation, ..)) = stored {
+    Ok(found)
+}
+
+fn generation_row(row: &Row<'_>) -> Result<GenerationRow, SqliteError> {
+    let wrong = |message: String| SqliteError::Sql { code: 0, message };
+    let log = LogIdentity {
+        log_id: row
+            .get::<_, String>(3)?
+            .parse()
+            .map_err(|_| wrong("a generation of a log without a name".to_owned()))?,
+        epoch: row.get::<_, i64>(4)?.cast_unsigned(),
+    };
+    let lease = match (row.get::<_, Option<String>>(9)?, row.get::<_, Option<i64>>(10)?) {
+        (Some(holder), Some(until)) => Some(Lease {
+            holder,
+            until: Timestamp::from_microsecond(until).map_err(|error| wrong(error.to_string()))?,
+        }),
+        _ => None,
+    };
+    Ok(GenerationRow {
+        view: row.get(0)?,
+        generation: row.get(1)?,
+        version: row.get(2)?,
+        reached: Checkpoint::at(log, Position(row.get::<_, i64>(5)?.cast_unsigned())),
+        serving: row.get(6)?,
+        stage: row.get::<_, String>(7)?.parse().map_err(wrong)?,
+        target: Position(row.get::<_, i64>(8)?.cast_unsigned()),
+        lease,
+        incarnation: None,
+    })
+}
+
+fn serving(conn: &Connection, schema: &ViewSchema, log: LogIdentity) -> Result<GenerationRow, SqliteError> {
+    let rows = generations(conn)?;
+    let foreign = |row: &&GenerationRow| row.view == schema.name && row.reached.log != log;
+    for row in rows.iter().filter(foreign) {
         tracing::info!(
-            view = schema.name,
-            generation,
-            "folded by another version or from another log: begins anew"
+            view = row.view,
+            generation = row.generation,
+            "folded from another log: dropped"
         );
-        conn.execute_batch(&Table::new(*schema, generation).statements.drop)?;
+        drop_generation(conn, &row.view, row.generation)?;
     }
-    // The old row goes only after the new one has its number.
+    if let Some(row) = choose(&rows, schema, log) {
+        return Ok(row.clone());
+    }
+    let row = insert(conn, schema, log, Stage::Following, None)?;
+    conn.execute(
+        "UPDATE generations SET serving = 1 WHERE view = ?1 AND generation = ?2",
+        (&row.view, row.generation),
+    )?;
+    let table = Table::of(*schema, &row);
+    conn.execute_batch(&table.statements.create)?;
+    conn.execute_batch(&table.statements.index)?;
+    Ok(GenerationRow { serving: true, ..row })
+}
+
+/// A row for a new generation.
+fn insert(
+    conn: &Connection,
+    schema: &ViewSchema,
+    log: LogIdentity,
+    stage: Stage,
+    lease: Option<Lease>,
+) -> Result<GenerationRow, SqliteError> {
+    // Kept apart from the rows: a number must not come again when its row is gone, or what is cached and parked under it
+    // would be taken for the new one's.
     let generation: u32 = conn.query_row(
-        "SELECT coalesce(max(generation), 0) + 1 FROM generations WHERE view = ?1",
+        "INSERT INTO generation_numbers (view, last) VALUES (?1, 1)
+         ON CONFLICT (view) DO UPDATE SET last = last + 1 RETURNING last",
         [schema.name],
         |row| row.get(0),
     )?;
     conn.execute(
-        "DELETE FROM generations WHERE view = ?1 AND serving = 1",
-        [schema.name],
-    )?;
-    conn.execute(
-        "INSERT INTO generations (view, generation, version, log_id, epoch, position, serving)
-         VALUES (?1, ?2, ?3, ?4, ?5, 0, 1)",
+        "INSERT INTO generations (view, generation, version, log_id, epoch, position, serving, stage, builder, builder_until)
+         VALUES (?1, ?2, ?3, ?4, ?5, 0, 0, ?6, ?7, ?8)",
         (
             schema.name,
             generation,
             schema.version,
             log.log_id.to_string(),
             log.epoch.cast_signed(),
+            stage.name(),
+            lease.as_ref().map(|lease| &lease.holder),
+            lease.as_ref().map(|lease| lease.until.as_microsecond()),
         ),
     )?;
-    conn.execute_batch(&Table::new(*schema, generation).statements.create)?;
-    Ok((generation, Position(0)))
+    Ok(GenerationRow {
+        view: schema.name.to_owned(),
+        generation,
+        version: schema.version,
+        stage,
+        serving: false,
+        reached: Checkpoint::at(log, Position(0)),
+        target: Position(0),
+        lease,
+        incarnation: None,
+    })
+}
+
+fn drop_generation(conn: &Connection, view: &str, generation: u32) -> Result<bool, SqliteError> {
+    conn.execute_batch(&format!("DROP TABLE IF EXISTS {}", sql::table(view, generation)))?;
+    let rows = conn.execute(
+        "DELETE FROM generations WHERE view = ?1 AND generation = ?2",
+        (view, generation),
+    )?;
+    Ok(rows == 1)
 }
 
 fn load(conn: &Connection, table: &Table, ids: Vec<DocId>) -> Result<Vec<StoredDocument>, SqliteError> {

@@ -59,7 +59,7 @@ impl Fixture {
     }
 
     async fn table(&self) -> Arc<Table> {
-        self.store.serving(THINGS, LOG).await.unwrap().0
+        Arc::new(Table::of(THINGS, &self.store.serving(THINGS, LOG).await.unwrap()))
     }
 
     async fn write(&self, table: &Arc<Table>, documents: Vec<DocumentWrite>) -> Vec<usize> {
@@ -159,6 +159,8 @@ macro_rules! conformance {
 
 conformance!(
     generations_are_told_apart,
+    a_later_version_reads_the_old_generation_until_its_own_serves,
+    one_builds_at_a_time_until_its_lease_is_over,
     a_document_is_stored_if_it_has_not_moved,
     keys_stay_unless_they_are_given,
     progress_never_goes_back,
@@ -189,31 +191,120 @@ async fn on_mongo<F: Future<Output = ()> + Send + 'static>(case: impl FnOnce(Fix
 }
 
 async fn generations_are_told_apart(fixture: Fixture) {
-    let serving = async |version, log| {
-        let schema = ViewSchema { version, ..THINGS };
-        fixture.store.serving(schema, log).await.unwrap()
-    };
-    let (first, reached) = serving(1, LOG).await;
-    assert_eq!((first.generation, reached.position()), (1, Position(0)));
-    assert_eq!(serving(1, LOG).await.0.generation, 1);
-    fixture.write(&first, vec![thing("a", "new", "A", 1)]).await;
+    let serving = async |log| fixture.store.serving(THINGS, log).await.unwrap();
+    let first = serving(LOG).await;
+    assert_eq!((first.generation, first.reached.position()), (1, Position(0)));
+    assert!(first.serving);
+    assert_eq!(serving(LOG).await.generation, 1);
+    let table = fixture.table().await;
+    fixture.write(&table, vec![thing("a", "new", "A", 1)]).await;
 
-    let (second, reached) = serving(2, LOG).await;
-    assert_eq!((second.generation, reached.position()), (2, Position(0)));
-    assert!(fixture.store.load(&second, ids(&["a"])).await.unwrap().is_empty());
     let restored = LogIdentity { epoch: 2, ..LOG };
-    assert_eq!(serving(2, restored).await.0.generation, 3);
+    let second = serving(restored).await;
+    assert_eq!((second.generation, second.reached.position()), (2, Position(0)));
+    let second = Arc::new(Table::of(THINGS, &second));
+    assert!(fixture.store.load(&second, ids(&["a"])).await.unwrap().is_empty());
     let other = LogIdentity {
         log_id: Uuid::from_u128(8),
         ..LOG
     };
-    assert_eq!(serving(2, other).await.0.generation, 4);
+    assert_eq!(serving(other).await.generation, 3);
     // Another view counts for itself.
     let schema = ViewSchema {
         name: "others",
         ..THINGS
     };
-    assert_eq!(fixture.store.serving(schema, LOG).await.unwrap().0.generation, 1);
+    assert_eq!(fixture.store.serving(schema, LOG).await.unwrap().generation, 1);
+}
+
+fn lease(holder: &str, until: i64) -> Lease {
+    Lease {
+        holder: holder.to_owned(),
+        until: Timestamp::from_second(until).unwrap(),
+    }
+}
+
+/// One version's generation serves that version's processes until there is none, and later ones' until they have their own.
+async fn a_later_version_reads_the_old_generation_until_its_own_serves(fixture: Fixture) {
+    let store = &fixture.store;
+    let later = ViewSchema { version: 2, ..THINGS };
+    let old = store.serving(THINGS, LOG).await.unwrap();
+    assert_eq!(store.serving(later, LOG).await.unwrap(), old);
+    assert!(Table::of(later, &old).outdated && !Table::of(THINGS, &old).outdated);
+
+    let held = lease("one", 100);
+    let new = store
+        .begin(later, LOG, Stage::Building, Some(held.clone()))
+        .await
+        .unwrap();
+    assert_eq!((new.generation, new.serving), (2, false));
+    let table = Arc::new(Table::of(later, &new));
+    fixture.write(&table, vec![thing("a", "new", "A", 1)]).await;
+    assert_eq!(store.count(&table).await.unwrap(), 1);
+    assert!(store.follow(&table, &held).await.unwrap());
+    assert_eq!(
+        store.serving(later, LOG).await.unwrap(),
+        old,
+        "nobody said to read it"
+    );
+    let query = Query::new(9).equals("status", "new");
+    assert_eq!(fixture.ids(&table, &query).await, ["a"], "indexed at the end");
+
+    store.promote(&new).await.unwrap();
+    assert_eq!(store.serving(later, LOG).await.unwrap().generation, 2);
+    assert_eq!(store.serving(THINGS, LOG).await.unwrap().generation, 1);
+    // Of one version, only the last that was promoted serves.
+    let newest = store.begin(later, LOG, Stage::Following, None).await.unwrap();
+    store.promote(&newest).await.unwrap();
+    let rows = store.generations().await.unwrap();
+    let serving: Vec<u32> = rows
+        .iter()
+        .filter(|row| row.serving)
+        .map(|row| row.generation)
+        .collect();
+    assert_eq!(serving, [1, 3]);
+
+    // Dropped: gone with its documents, and its number is not given again.
+    assert!(store.drop_generation(&newest).await.unwrap());
+    assert!(!store.drop_generation(&newest).await.unwrap());
+    let newest = Arc::new(Table::of(later, &newest));
+    assert!(store.still_there(&[newest]).await.unwrap_err().is_gone());
+    store.still_there(&[table]).await.unwrap();
+    let next = store.begin(later, LOG, Stage::Requested, None).await.unwrap();
+    assert_eq!(next.generation, 4);
+}
+
+/// Two that build at once would each store what the other has stored already.
+async fn one_builds_at_a_time_until_its_lease_is_over(fixture: Fixture) {
+    let store = &fixture.store;
+    store.serving(THINGS, LOG).await.unwrap();
+    let row = store.begin(THINGS, LOG, Stage::Requested, None).await.unwrap();
+    let build = async |holder: &str, now: i64, built: u64| {
+        let now = Timestamp::from_second(now).unwrap();
+        let until = now.as_second() + 10;
+        let held = lease(holder, until);
+        store
+            .build(&row, &held, now, Position(built), Position(50))
+            .await
+            .unwrap()
+    };
+    assert!(build("one", 0, 0).await);
+    assert!(!build("two", 9, 0).await, "it is leased");
+    assert!(build("one", 9, 20).await);
+    assert!(build("two", 19, 0).await, "the lease is over");
+    assert!(!build("one", 20, 30).await, "and is another's now");
+    let rows = store.generations().await.unwrap();
+    let found = rows
+        .iter()
+        .find(|found| found.generation == row.generation)
+        .unwrap();
+    assert_eq!((found.stage, found.target), (Stage::Building, Position(50)));
+    assert_eq!(found.reached.position(), Position(20), "progress stays");
+    assert_eq!(found.lease.as_ref().unwrap().holder, "two");
+    let table = Arc::new(Table::of(THINGS, &row));
+    assert!(!store.follow(&table, &lease("one", 99)).await.unwrap());
+    assert!(store.follow(&table, &lease("two", 99)).await.unwrap());
+    assert!(!build("two", 21, 40).await, "what is built is not built again");
 }
 
 async fn a_document_is_stored_if_it_has_not_moved(fixture: Fixture) {
@@ -302,8 +393,8 @@ async fn progress_never_goes_back(fixture: Fixture) {
     assert_eq!(advance(7).await, Position(7));
     assert_eq!(advance(5).await, Position(7));
     assert_eq!(advance(9).await, Position(9));
-    let (again, reached) = fixture.store.serving(THINGS, LOG).await.unwrap();
-    assert_eq!((again.generation, reached.position()), (1, Position(9)));
+    let again = fixture.store.serving(THINGS, LOG).await.unwrap();
+    assert_eq!((again.generation, again.reached.position()), (1, Position(9)));
 
     // Not if a document has moved.
     let writes = ViewWrites {
@@ -607,29 +698,20 @@ async fn a_scan_gives_everything_with_keys(fixture: Fixture) {
     assert_eq!(rest[0].0.id.as_str(), "c");
 }
 
-/// Several processes that start at once serve the same generation, and one version's generation is left alone by another.
+/// Several processes that start at once serve the same generation.
 #[cfg(feature = "cluster")]
 #[tokio::test(flavor = "multi_thread")]
 async fn processes_that_start_at_once_agree() {
     on_mongo(|fixture| async move {
-        let start = |version| {
-            let store = fixture.store.clone();
-            tokio::spawn(async move {
-                let schema = ViewSchema { version, ..THINGS };
-                store.serving(schema, LOG).await.unwrap().0.generation
-            })
-        };
         let starting: Vec<_> = (0..12)
-            .map(|number| (1 + number % 2, start(1 + number % 2)))
+            .map(|_| {
+                let store = fixture.store.clone();
+                tokio::spawn(async move { store.serving(THINGS, LOG).await.unwrap().generation })
+            })
             .collect();
-        let mut served = std::collections::BTreeMap::new();
-        for (version, starting) in starting {
-            let generation = starting.await.unwrap();
-            assert_eq!(*served.entry(version).or_insert(generation), generation);
+        for starting in starting {
+            assert_eq!(starting.await.unwrap(), 1);
         }
-        let mut generations: Vec<u32> = served.into_values().collect();
-        generations.sort_unstable();
-        assert_eq!(generations, [1, 2]);
     })
     .await;
 }

@@ -1,3 +1,4 @@
-//! How the system is doing, for those with `ops.read`.
+//! How the system is doing, and what can be done about it: for those with `ops.read` and `ops.write`.
 
 pub(crate) mod projections;
+pub(crate) mod rebuild;

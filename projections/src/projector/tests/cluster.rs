@@ -74,8 +74,9 @@ async fn two_processes_that_fold_halves_at_once_store_what_one_would() {
         }
         assert_stored(&shop.views, &log).await;
         // Everything that was stored is accounted for, each partition for itself.
-        shop.views.orders().refresh().await.unwrap();
-        let reached = shop.views.orders().reached.borrow().clone();
+        let orders = shop.views.orders().current();
+        orders.refresh().await.unwrap();
+        let reached = orders.reached.borrow().clone();
         for event in &log {
             assert!(reached.position_of(PARTITIONING.of(&event.stream)) >= event.position);
         }

@@ -5,7 +5,7 @@ use crate::cache::{InProcess, ViewCache};
 use crate::orders::OrderView;
 
 fn cache(reader: &ViewReader<Orders>) -> InProcess<OrderView> {
-    match &reader.cache {
+    match &reader.current().cache {
         ViewCache::InProcess(cache) => cache.clone(),
         #[cfg(feature = "cluster")]
         ViewCache::Redis(_) => unreachable!(),

@@ -26,6 +26,7 @@ use crate::orders::Orders;
 use crate::payments::Payments;
 use crate::query::KeyValue;
 use crate::reader::ViewReader;
+use crate::store::StoredDocument;
 use crate::view::{DocId, View};
 use crate::views::Views;
 use support::{
@@ -92,7 +93,9 @@ impl Shop {
 }
 
 async fn runner(views: &Views) -> Runner {
-    Runner::open(views, None, Clock::Manual(ManualClock::new(time(0))))
+    let mut rows = views.rows().await.unwrap();
+    rows.retain(|row| row.reached.log == views.log());
+    Runner::open(views, rows, Clock::Manual(ManualClock::new(time(0))))
         .await
         .unwrap()
 }
@@ -135,9 +138,10 @@ fn at(position: u64) -> Checkpoint {
 
 /// Everything that is stored of a view, without revisions: they count the batches.
 async fn stored<V: View>(reader: &ViewReader<V>) -> BTreeMap<String, (String, Vec<KeyValue>)> {
-    let page = reader
+    let generation = reader.current();
+    let page = generation
         .store
-        .scan(&reader.table, String::new(), 10_000)
+        .scan(&generation.table, String::new(), 10_000)
         .await
         .unwrap();
     page.into_iter()
@@ -523,18 +527,13 @@ fn of_types(log: &[Arc<RecordedEvent>], types: &[AggregateType]) -> Vec<Arc<Reco
 }
 
 async fn revisions(views: &Views) -> Vec<(String, u64)> {
-    let page = views
-        .orders()
-        .store
-        .scan(&views.orders().table, String::new(), 10_000)
-        .await
-        .unwrap();
-    let timeline = views.order_timeline();
-    let more = timeline
-        .store
-        .scan(&timeline.table, String::new(), 10_000)
-        .await
-        .unwrap();
+    async fn scan<V: View>(reader: &ViewReader<V>) -> Vec<(StoredDocument, Vec<KeyValue>)> {
+        let generation = reader.current();
+        let scan = generation.store.scan(&generation.table, String::new(), 10_000);
+        scan.await.unwrap()
+    }
+    let page = scan(views.orders()).await;
+    let more = scan(views.order_timeline()).await;
     page.into_iter()
         .chain(more)
         .map(|(document, _)| (document.id.to_string(), document.rev))

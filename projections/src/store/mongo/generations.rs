@@ -1,91 +1,268 @@
-//! Which generation of a view is served, and how far each has come.
+//! Which generations there are, which of them is served, and how far each has come.
 
 use std::sync::Arc;
 
 use event_bus::{Checkpoint, PartitionKey};
-use event_schemas::{LogIdentity, Position};
+use event_schemas::{LogIdentity, Position, Timestamp};
 use futures_util::TryStreamExt as _;
 use mongodb::bson::oid::ObjectId;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 
 use super::{Mongo, MongoError, READ_TIMEOUT, WRITE_TIMEOUT, filter, number, within};
-use crate::store::{Table, ViewSchema};
+use crate::store::{GenerationRow, Lease, Stage, Table, ViewSchema, choose};
 
-/// `{_id: "<view>_g<N>", view, generation, version, log_id, epoch, serving, incarnation, progress: {<partition>: position}}`.
+/// `{_id: "<view>_g<N>", view, generation, version, log_id, epoch, stage, serving, target, builder?, builder_until?,
+/// incarnation, progress: {<partition>: position}}`.
 ///
 /// Progress stands in the row that it is of: whoever drops one drops both. The incarnation is of this very row, and names
 /// its collection: a process that has not heard that its generation was dropped and made again touches nothing of it.
 const GENERATIONS: &str = "generations";
 
+/// The stage of a generation that was dropped. Its row stays, so that its number is not given again: caches, dead letters
+/// and consumer groups go by it.
+const DROPPED: &str = "dropped";
+
 /// How often somebody else may take the number that we wanted.
 const ATTEMPTS: usize = 32;
+
+pub(super) async fn all(mongo: &Mongo) -> Result<Vec<GenerationRow>, MongoError> {
+    let rows = mongo.database.collection::<Document>(GENERATIONS);
+    let find = async {
+        let cursor = rows
+            .find(doc! { "stage": { "$ne": DROPPED } })
+            .sort(doc! { "view": 1, "generation": 1 })
+            .await?;
+        cursor.try_collect::<Vec<Document>>().await
+    };
+    let found = within(READ_TIMEOUT, find).await?;
+    found.iter().map(generation_row).collect()
+}
+
+fn generation_row(row: &Document) -> Result<GenerationRow, MongoError> {
+    let wrong = || MongoError::Unexpected("a generation that cannot be read".to_owned());
+    let small = |field| number(row, field).and_then(|number| u32::try_from(number).ok());
+    let log = LogIdentity {
+        log_id: row
+            .get_str("log_id")
+            .ok()
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(wrong)?,
+        epoch: number(row, "epoch").map(i64::cast_unsigned).ok_or_else(wrong)?,
+    };
+    let lease = match (row.get_str("builder"), number(row, "builder_until")) {
+        (Ok(holder), Some(until)) => Some(Lease {
+            holder: holder.to_owned(),
+            until: Timestamp::from_microsecond(until).map_err(|_| wrong())?,
+        }),
+        _ => None,
+    };
+    let stage = match row.get_str("stage") {
+        Ok(stage) => stage.parse().map_err(|_| wrong())?,
+        // Of the first release, which knew no other.
+        Err(_) => Stage::Following,
+    };
+    Ok(GenerationRow {
+        view: row.get_str("view").map_err(|_| wrong())?.to_owned(),
+        generation: small("generation").ok_or_else(wrong)?,
+        version: small("version").ok_or_else(wrong)?,
+        stage,
+        serving: row.get_bool("serving").unwrap_or_default(),
+        reached: progress(row, log)?,
+        target: Position(number(row, "target").unwrap_or_default().cast_unsigned()),
+        lease,
+        incarnation: Some(row.get_str("incarnation").map_err(|_| wrong())?.to_owned()),
+    })
+}
 
 pub(super) async fn serving(
     mongo: &Mongo,
     schema: ViewSchema,
     log: LogIdentity,
-) -> Result<Table, MongoError> {
+) -> Result<GenerationRow, MongoError> {
     for _ in 0..ATTEMPTS {
-        let rows = mongo.database.collection::<Document>(GENERATIONS);
-        let find = async {
-            let cursor = rows
-                .find(doc! { "view": schema.name })
-                .sort(doc! { "generation": -1 })
-                .await?;
-            cursor.try_collect::<Vec<Document>>().await
-        };
-        let known = within(READ_TIMEOUT, find).await?;
-        let generation =
-            |row: &Document| number(row, "generation").and_then(|number| u32::try_from(number).ok());
-        let ours = |row: &&Document| {
-            row.get_bool("serving").is_ok_and(|serving| serving)
-                && number(row, "version") == Some(schema.version.into())
-                && row.get_str("log_id").ok() == Some(log.log_id.to_string().as_str())
-                && number(row, "epoch") == Some(log.epoch.cast_signed())
-        };
-        let found = known.iter().find(ours).and_then(|row| {
-            let incarnation = row.get_str("incarnation").ok()?;
-            Some(Table::incarnation(schema, generation(row)?, incarnation))
-        });
-        if let Some(table) = found {
-            create_indexes(mongo, &table).await?;
-            return Ok(table);
+        // In this order: if another process makes one after we looked, it has taken our number.
+        let number = last_number(mongo, schema).await? + 1;
+        let known = all(mongo).await?;
+        if let Some(row) = choose(&known, &schema, log) {
+            create_indexes(mongo, &Table::of(schema, row)).await?;
+            return Ok(row.clone());
         }
-        let next = known.iter().filter_map(generation).max().unwrap_or(0) + 1;
-        if next > 1 {
-            tracing::info!(
-                view = schema.name,
-                generation = next,
-                "a new generation for this version and log"
-            );
-        }
-        let incarnation = ObjectId::new().to_hex();
-        let table = Table::incarnation(schema, next, &incarnation);
-        let row = doc! {
-            "_id": row_id(&table),
-            "view": schema.name,
-            "generation": i64::from(next),
-            "version": i64::from(schema.version),
-            "log_id": log.log_id.to_string(),
-            "epoch": log.epoch.cast_signed(),
-            "serving": true,
-            "incarnation": incarnation,
-            "progress": {},
-        };
-        match within(WRITE_TIMEOUT, rows.insert_one(row)).await {
-            Ok(_) => {
-                create_indexes(mongo, &table).await?;
-                return Ok(table);
-            }
-            // Another process was faster: see what it has made.
-            Err(error) if error.is_duplicate() => {}
-            Err(error) => return Err(error),
+        let new = new_row(schema, number, log, Stage::Following, true, None);
+        if let Some(row) = insert(mongo, new).await? {
+            create_indexes(mongo, &Table::of(schema, &row)).await?;
+            return Ok(row);
         }
     }
-    Err(MongoError::Unexpected(format!(
-        "no number is left for a generation of {}",
-        schema.name
-    )))
+    Err(no_number(schema))
+}
+
+pub(super) async fn begin(
+    mongo: &Mongo,
+    schema: ViewSchema,
+    log: LogIdentity,
+    stage: Stage,
+    lease: Option<Lease>,
+) -> Result<GenerationRow, MongoError> {
+    for _ in 0..ATTEMPTS {
+        let number = last_number(mongo, schema).await? + 1;
+        let new = new_row(schema, number, log, stage, false, lease.clone());
+        if let Some(row) = insert(mongo, new).await? {
+            return Ok(row);
+        }
+    }
+    Err(no_number(schema))
+}
+
+fn no_number(schema: ViewSchema) -> MongoError {
+    MongoError::Unexpected(format!("no number is left for a generation of {}", schema.name))
+}
+
+/// The highest number that was ever given.
+async fn last_number(mongo: &Mongo, schema: ViewSchema) -> Result<u32, MongoError> {
+    let rows = mongo.database.collection::<Document>(GENERATIONS);
+    let last = async {
+        rows.find_one(doc! { "view": schema.name })
+            .sort(doc! { "generation": -1 })
+            .await
+    };
+    let last = within(READ_TIMEOUT, last).await?;
+    let last = last.and_then(|row| number(&row, "generation")).unwrap_or(0);
+    Ok(u32::try_from(last).unwrap_or(u32::MAX - 1))
+}
+
+fn new_row(
+    schema: ViewSchema,
+    generation: u32,
+    log: LogIdentity,
+    stage: Stage,
+    serving: bool,
+    lease: Option<Lease>,
+) -> GenerationRow {
+    GenerationRow {
+        view: schema.name.to_owned(),
+        generation,
+        version: schema.version,
+        stage,
+        serving,
+        reached: Checkpoint::start(log),
+        target: Position(0),
+        lease,
+        incarnation: Some(ObjectId::new().to_hex()),
+    }
+}
+
+/// Stores a new generation's row; none if another process was faster with the number.
+async fn insert(mongo: &Mongo, row: GenerationRow) -> Result<Option<GenerationRow>, MongoError> {
+    let rows = mongo.database.collection::<Document>(GENERATIONS);
+    let mut document = this(&row);
+    document.extend(doc! {
+        "view": row.view.as_str(),
+        "generation": i64::from(row.generation),
+        "version": i64::from(row.version),
+        "log_id": row.reached.log.log_id.to_string(),
+        "epoch": row.reached.log.epoch.cast_signed(),
+        "stage": row.stage.name(),
+        "serving": row.serving,
+        "target": 0_i64,
+        "builder": row.lease.as_ref().map(|lease| lease.holder.clone()),
+        "builder_until": row.lease.as_ref().map(|lease| lease.until.as_microsecond()),
+        "progress": {},
+    });
+    match within(WRITE_TIMEOUT, rows.insert_one(document)).await {
+        Ok(_) => Ok(Some(row)),
+        Err(error) if error.is_duplicate() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn build(
+    mongo: &Mongo,
+    row: &GenerationRow,
+    lease: &Lease,
+    now: Timestamp,
+    built: Position,
+    target: Position,
+) -> Result<bool, MongoError> {
+    let mut of = this(row);
+    of.insert("stage", doc! { "$ne": Stage::Following.name() });
+    of.insert(
+        "$or",
+        vec![
+            doc! { "builder": Bson::Null },
+            doc! { "builder": lease.holder.as_str() },
+            doc! { "builder_until": { "$lte": now.as_microsecond() } },
+        ],
+    );
+    let set = doc! {
+        "stage": Stage::Building.name(),
+        "builder": lease.holder.as_str(),
+        "builder_until": lease.until.as_microsecond(),
+    };
+    let max = doc! {
+        format!("progress.{}", PartitionKey::Log): built.0.cast_signed(),
+        "target": target.0.cast_signed(),
+    };
+    update(mongo, of, doc! { "$set": set, "$max": max }).await
+}
+
+pub(super) async fn follow(mongo: &Mongo, table: &Table, lease: &Lease) -> Result<bool, MongoError> {
+    create_indexes(mongo, table).await?;
+    let mut of = row(table);
+    of.insert("stage", Stage::Building.name());
+    of.insert("builder", lease.holder.as_str());
+    let set = doc! { "stage": Stage::Following.name(), "builder": Bson::Null, "builder_until": Bson::Null };
+    update(mongo, of, doc! { "$set": set }).await
+}
+
+/// First the new one, then not the old ones: in between the newer is chosen.
+pub(super) async fn promote(mongo: &Mongo, row: &GenerationRow) -> Result<(), MongoError> {
+    if !update(mongo, this(row), doc! { "$set": { "serving": true } }).await? {
+        return Err(MongoError::Gone(row.name()));
+    }
+    for other in all(mongo).await? {
+        if other.view == row.view
+            && other.version == row.version
+            && other.generation < row.generation
+            && other.serving
+        {
+            // One that is gone serves nobody.
+            update(mongo, this(&other), doc! { "$set": { "serving": false } }).await?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn drop_generation(mongo: &Mongo, row: &GenerationRow) -> Result<bool, MongoError> {
+    let set = doc! { "stage": DROPPED, "serving": false, "incarnation": "" };
+    let dropped = update(mongo, this(row), doc! { "$set": set }).await?;
+    if let (true, Some(incarnation)) = (dropped, &row.incarnation) {
+        let name = format!("{}_g{}_{incarnation}", row.view, row.generation);
+        // One that never held a document was never made, which servers answer in ways of their own.
+        let named = mongo
+            .database
+            .list_collection_names()
+            .filter(doc! { "name": name.as_str() });
+        if !within(READ_TIMEOUT, named).await?.is_empty() {
+            mongo.command(doc! { "drop": name }, WRITE_TIMEOUT).await?;
+        }
+    }
+    Ok(dropped)
+}
+
+/// Whether one row was there to be updated.
+async fn update(mongo: &Mongo, of: Document, change: Document) -> Result<bool, MongoError> {
+    let updated = mongo
+        .update(GENERATIONS, vec![doc! { "q": of, "u": change }])
+        .await?;
+    Ok(updated.unmatched == 0)
+}
+
+/// Finds the row of this very incarnation.
+fn this(row: &GenerationRow) -> Document {
+    doc! {
+        "_id": format!("{}_g{}", row.view, row.generation),
+        "incarnation": row.incarnation.clone().unwrap_or_default(),
+    }
 }
 
 /// Makes the view's indexes; those that are there stay.
@@ -168,8 +345,12 @@ pub(super) async fn reached(
     let Some(found) = within(READ_TIMEOUT, rows.find_one(row(table))).await? else {
         return Err(MongoError::Gone(row_id(table)));
     };
+    progress(&found, log)
+}
+
+fn progress(row: &Document, log: LogIdentity) -> Result<Checkpoint, MongoError> {
     let unreadable = || MongoError::Unexpected("progress that cannot be read".to_owned());
-    let progress = found.get_document("progress").map_err(|_| unreadable())?;
+    let progress = row.get_document("progress").map_err(|_| unreadable())?;
     let mut reached = Checkpoint::start(log);
     for partition in progress.keys() {
         let position = number(progress, partition).map(|position| Position(position.cast_unsigned()));

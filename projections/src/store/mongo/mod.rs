@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use event_bus::Checkpoint;
-use event_schemas::LogIdentity;
+use event_schemas::{LogIdentity, Position, Timestamp};
 use futures_util::TryStreamExt as _;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::options::{ClientOptions, ReadConcern, WriteConcern};
@@ -22,7 +22,10 @@ use mongodb::{Client, Collection, Database};
 
 pub use error::MongoError;
 
-use super::{DocumentWrite, Moved, StoredDocument, StoredPage, Table, ViewSchema, ViewWrites};
+use super::{
+    DocumentWrite, GenerationRow, Lease, Moved, Stage, StoredDocument, StoredPage, Table, ViewSchema,
+    ViewWrites,
+};
 use crate::error::ViewError;
 use crate::query::{After, KeyValue, Query};
 use crate::view::DocId;
@@ -109,7 +112,7 @@ impl Mongo {
         within(limit, self.database.run_command(command)).await
     }
 
-    /// Runs `updates` (statements of the `update` command) unordered, durable on a majority.
+    /// Runs `updates` (statements of the `update` command, none an upsert) unordered, durable on a majority.
     async fn update(&self, collection: &str, updates: Vec<Document>) -> Result<Updated, MongoError> {
         let count = updates.len();
         let command = doc! {
@@ -119,38 +122,60 @@ impl Mongo {
             "writeConcern": { "w": "majority", "j": true },
         };
         let reply = self.command(command, WRITE_TIMEOUT).await?;
-        let mut duplicates = Vec::new();
-        if let Ok(errors) = reply.get_array("writeErrors") {
-            for error in errors.iter().filter_map(Bson::as_document) {
-                let index = number(error, "index").and_then(|index| usize::try_from(index).ok());
-                match (number(error, "code").map(|code| code as i32), index) {
-                    (Some(DUPLICATE_KEY), Some(index)) => duplicates.push(index),
-                    (code, _) => return Err(MongoError::refused(code.unwrap_or_default(), "in an update")),
-                }
+        let (done, duplicates) = outcome(&reply)?;
+        if !duplicates.is_empty() {
+            return Err(MongoError::refused(DUPLICATE_KEY, "in an update"));
+        }
+        let Some(unmatched) = count.checked_sub(done) else {
+            return Err(MongoError::Unexpected(format!("{done} of {count} updates")));
+        };
+        Ok(Updated { unmatched })
+    }
+
+    /// Inserts `documents` unordered, durable on a majority. Returns the places of those whose id is taken.
+    async fn insert(&self, collection: &str, documents: Vec<Document>) -> Result<Vec<usize>, MongoError> {
+        let count = documents.len();
+        let command = doc! {
+            "insert": collection,
+            "documents": documents,
+            "ordered": false,
+            "writeConcern": { "w": "majority", "j": true },
+        };
+        let reply = self.command(command, WRITE_TIMEOUT).await?;
+        let (done, duplicates) = outcome(&reply)?;
+        // Some servers count what was refused among what was done.
+        if done + duplicates.len() < count {
+            let message = format!("{done} of {count} inserts, {} duplicates", duplicates.len());
+            return Err(MongoError::Unexpected(message));
+        }
+        Ok(duplicates)
+    }
+}
+
+/// How many writes of a command were done, and the places of those that met a duplicate key. Any other refusal is an error.
+fn outcome(reply: &Document) -> Result<(usize, Vec<usize>), MongoError> {
+    let mut duplicates = Vec::new();
+    if let Ok(errors) = reply.get_array("writeErrors") {
+        for error in errors.iter().filter_map(Bson::as_document) {
+            let index = number(error, "index").and_then(|index| usize::try_from(index).ok());
+            match (number(error, "code").map(|code| code as i32), index) {
+                (Some(DUPLICATE_KEY), Some(index)) => duplicates.push(index),
+                (code, _) => return Err(MongoError::refused(code.unwrap_or_default(), "in a write")),
             }
         }
-        if let Ok(error) = reply.get_document("writeConcernError") {
-            let code = number(error, "code").unwrap_or_default();
-            return Err(MongoError::Unavailable(format!("not on a majority: {code}")));
-        }
-        let done = number(&reply, "n")
-            .and_then(|done| usize::try_from(done).ok())
-            .unwrap_or_default();
-        let Some(unmatched) = count.checked_sub(done + duplicates.len()) else {
-            let message = format!("{done} of {count} updates, {} duplicates", duplicates.len());
-            return Err(MongoError::Unexpected(message));
-        };
-        Ok(Updated {
-            duplicates,
-            unmatched,
-        })
     }
+    if let Ok(error) = reply.get_document("writeConcernError") {
+        let code = number(error, "code").unwrap_or_default();
+        return Err(MongoError::Unavailable(format!("not on a majority: {code}")));
+    }
+    let done = number(reply, "n")
+        .and_then(|done| usize::try_from(done).ok())
+        .unwrap_or_default();
+    Ok((done, duplicates))
 }
 
 /// What an update came to.
 struct Updated {
-    /// The places of the statements that met a duplicate key.
-    duplicates: Vec<usize>,
     /// How many statements found nothing to update; the server does not say which.
     unmatched: usize,
 }
@@ -174,17 +199,56 @@ impl MongoViewStore {
         Self { mongo }
     }
 
-    /// The generation of the view that this version of it and this log are served from, with how far it has come; a new
-    /// one, empty, if there is none. Processes that start at once agree on it. Other generations are left alone: they
-    /// may be another version's, which is still running.
+    /// As [`super::ViewStore::generations`].
+    pub(crate) async fn generations(&self) -> Result<Vec<GenerationRow>, ViewError> {
+        Ok(generations::all(&self.mongo).await?)
+    }
+
+    /// As [`super::ViewStore::serving`]. Generations of another log are left alone: somebody may still read them.
     pub(crate) async fn serving(
         &self,
         schema: ViewSchema,
         log: LogIdentity,
-    ) -> Result<(Arc<Table>, Checkpoint), ViewError> {
-        let table = Arc::new(generations::serving(&self.mongo, schema, log).await?);
-        let reached = self.reached(&table, log).await?;
-        Ok((table, reached))
+    ) -> Result<GenerationRow, ViewError> {
+        Ok(generations::serving(&self.mongo, schema, log).await?)
+    }
+
+    /// As [`super::ViewStore::begin`].
+    pub(crate) async fn begin(
+        &self,
+        schema: ViewSchema,
+        log: LogIdentity,
+        stage: Stage,
+        lease: Option<Lease>,
+    ) -> Result<GenerationRow, ViewError> {
+        Ok(generations::begin(&self.mongo, schema, log, stage, lease).await?)
+    }
+
+    /// As [`super::ViewStore::build`].
+    pub(crate) async fn build(
+        &self,
+        row: &GenerationRow,
+        lease: &Lease,
+        now: Timestamp,
+        built: Position,
+        target: Position,
+    ) -> Result<bool, ViewError> {
+        Ok(generations::build(&self.mongo, row, lease, now, built, target).await?)
+    }
+
+    /// As [`super::ViewStore::follow`].
+    pub(crate) async fn follow(&self, table: &Table, lease: &Lease) -> Result<bool, ViewError> {
+        Ok(generations::follow(&self.mongo, table, lease).await?)
+    }
+
+    /// As [`super::ViewStore::promote`].
+    pub(crate) async fn promote(&self, row: &GenerationRow) -> Result<(), ViewError> {
+        Ok(generations::promote(&self.mongo, row).await?)
+    }
+
+    /// As [`super::ViewStore::drop_generation`].
+    pub(crate) async fn drop_generation(&self, row: &GenerationRow) -> Result<bool, ViewError> {
+        Ok(generations::drop_generation(&self.mongo, row).await?)
     }
 
     /// As [`super::ViewStore::load_all`].
@@ -323,6 +387,15 @@ impl MongoViewStore {
         scanned.collect()
     }
 
+    /// As [`super::ViewStore::count`].
+    pub(crate) async fn count(&self, table: &Table) -> Result<u64, MongoError> {
+        let reply = self
+            .mongo
+            .command(doc! { "count": table.name() }, READ_TIMEOUT)
+            .await?;
+        Ok(number(&reply, "n").unwrap_or_default().cast_unsigned())
+    }
+
     /// As [`super::ViewStore::write`], without progress: see [`MongoViewStore::advance`].
     pub(crate) async fn write(&self, writes: &[ViewWrites]) -> Result<Moved, MongoError> {
         let mut moved: Moved = Vec::with_capacity(writes.len());
@@ -344,16 +417,35 @@ impl MongoViewStore {
                 }
                 end += 1;
             }
-            let statements = documents[begin..end]
-                .iter()
-                .map(|write| update(&table.schema, write));
-            let updated = self.mongo.update(table.name(), statements.collect()).await?;
-            let mut here = updated.duplicates;
-            if updated.unmatched > 0 {
-                here.extend(self.not_stored(table, &documents[begin..end]).await?);
-            }
+            let here = self.write_chunk(table, &documents[begin..end]).await?;
             moved.extend(here.into_iter().map(|place| begin + place));
             begin = end;
+        }
+        Ok(moved)
+    }
+
+    /// The places of the documents that had moved. New ones are inserted, which is many times faster than an upsert.
+    async fn write_chunk(
+        &self,
+        table: &Table,
+        documents: &[DocumentWrite],
+    ) -> Result<Vec<usize>, MongoError> {
+        let (new, old): (Vec<usize>, Vec<usize>) =
+            (0..documents.len()).partition(|place| documents[*place].expected == 0);
+        let mut moved = Vec::new();
+        if !new.is_empty() {
+            let rows = new
+                .iter()
+                .map(|place| inserted(&table.schema, &documents[*place]));
+            let duplicates = self.mongo.insert(table.name(), rows.collect()).await?;
+            moved.extend(duplicates.into_iter().filter_map(|index| new.get(index).copied()));
+        }
+        if !old.is_empty() {
+            let statements = old.iter().map(|place| update(&table.schema, &documents[*place]));
+            let updated = self.mongo.update(table.name(), statements.collect()).await?;
+            if updated.unmatched > 0 {
+                moved.extend(self.not_stored(table, documents).await?);
+            }
         }
         Ok(moved)
     }
@@ -405,21 +497,30 @@ impl MongoViewStore {
     }
 }
 
-/// One statement: replaces the document if it is still the one that was folded on, or inserts a new one. A new one that is
-/// there already meets its own id; an old one that has moved, or is gone, is not matched.
+/// A new document: one that is there already meets its own id.
+fn inserted(schema: &ViewSchema, write: &DocumentWrite) -> Document {
+    let mut row = doc! { "_id": write.id.as_str() };
+    row.extend(fields(schema, write));
+    row
+}
+
+/// One statement: replaces the document if it is still the one that was folded on. One that has moved, or is gone, is not
+/// matched.
 fn update(schema: &ViewSchema, write: &DocumentWrite) -> Document {
-    let expected = write.expected.cast_signed();
-    let mut set = doc! { "rev": expected + 1, "body": &*write.body };
+    doc! {
+        "q": { "_id": write.id.as_str(), "rev": write.expected.cast_signed() },
+        "u": { "$set": fields(schema, write) },
+    }
+}
+
+fn fields(schema: &ViewSchema, write: &DocumentWrite) -> Document {
+    let mut fields = doc! { "rev": write.expected.cast_signed() + 1, "body": &*write.body };
     if let Some(keys) = &write.keys {
         for (key, value) in schema.keys.iter().zip(keys) {
-            set.insert(filter::field(key.name), filter::value(value));
+            fields.insert(filter::field(key.name), filter::value(value));
         }
     }
-    doc! {
-        "q": { "_id": write.id.as_str(), "rev": expected },
-        "u": { "$set": set },
-        "upsert": expected == 0,
-    }
+    fields
 }
 
 fn stored(mut row: Document) -> Result<StoredDocument, MongoError> {
