@@ -68,6 +68,23 @@ pub enum PaymentStatus {
     Voided,
 }
 
+impl PaymentStatus {
+    /// The name in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Pending => "pending",
+            Self::Authorized => "authorized",
+            Self::Captured => "captured",
+            Self::PartiallyRefunded => "partially-refunded",
+            Self::Refunded => "refunded",
+            Self::Declined => "declined",
+            Self::Expired => "expired",
+            Self::Voided => "voided",
+        }
+    }
+}
+
 /// One attempt to pay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = PaymentAttempt)]

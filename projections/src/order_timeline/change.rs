@@ -1,7 +1,7 @@
-//! What an event changed, in a line for people. Without ids of secrets or anything personal.
+//! What happened, in a line for people. Without ids of secrets or anything personal.
 
 use event_schemas::{
-    CancelReason, Event, InventoryEvent, OrderEvent, PaymentEvent, ReturnCondition, StreamId,
+    Anomaly, CancelReason, Event, InventoryEvent, OrderEvent, PaymentEvent, ReturnCondition, StreamId,
 };
 
 /// The line for an event of `stream`.
@@ -55,7 +55,13 @@ fn order(event: &OrderEvent) -> String {
         }
         OrderEvent::ReturnApproved { .. } => "return approved".to_owned(),
         OrderEvent::ReturnRejected { reason, .. } => format!("return rejected: {reason}"),
-        OrderEvent::ReturnReceived { refund, .. } => format!("return received: {refund} to be paid back"),
+        OrderEvent::ReturnReceived { lines, refund, .. } => {
+            let units: u64 = lines.iter().map(|line| u64::from(line.quantity)).sum();
+            format!(
+                "return of {} received: {refund} to be paid back",
+                count(units, "unit")
+            )
+        }
         OrderEvent::RefundRecorded { amount, .. } => format!("{amount} paid back"),
     }
 }
@@ -97,9 +103,24 @@ fn payment(event: &PaymentEvent) -> String {
         }
         PaymentEvent::RefundSucceeded { amount, .. } => format!("{amount} refunded"),
         PaymentEvent::RefundFailed { amount, code, .. } => format!("refund of {amount} failed: {code}"),
-        PaymentEvent::ProviderAnomalyRecorded { attempt, .. } => {
-            format!("attempt {attempt}: the provider's report does not fit")
+        PaymentEvent::ProviderAnomalyRecorded { attempt, kind, .. } => {
+            format!(
+                "attempt {attempt}: the provider's report does not fit, {}",
+                anomaly(kind)
+            )
         }
+    }
+}
+
+fn anomaly(kind: &Anomaly) -> String {
+    match kind {
+        Anomaly::AmountMismatch { expected, reported } | Anomaly::CurrencyMismatch { expected, reported } => {
+            format!("{reported} instead of {expected}")
+        }
+        Anomaly::OrderMismatch { .. } => "it names another order".to_owned(),
+        Anomaly::UnknownAttempt { .. } => "no such attempt was made".to_owned(),
+        Anomaly::UnknownRefund { .. } => "no such refund was requested".to_owned(),
+        Anomaly::SecondCapture { reported, .. } => format!("{reported} captured once more"),
     }
 }
 

@@ -1,6 +1,7 @@
-//! `order_timeline`: every event of an order, its payment and its stock lines, with actor and cause.
+//! `order_timeline`: every event of an order, its payment and its stock lines, with actor, command, cause and what it changed.
 
 mod change;
+mod figures;
 
 use std::sync::Arc;
 
@@ -10,6 +11,9 @@ use event_schemas::{
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use figures::{Change, Figure, Value};
+use figures::{Standing, StoredChange};
 
 use crate::document::Document;
 use crate::schema::ActorKindSchema;
@@ -25,6 +29,9 @@ pub struct TimelinePart {
     /// Whose order it is: known to the order's own part.
     #[serde(default, rename = "c", skip_serializing_if = "Option::is_none")]
     customer: Option<CustomerId>,
+    /// How the aggregate's figures stand after the last entry.
+    #[serde(default, rename = "s", skip_serializing_if = "Standing::is_empty")]
+    standing: Standing,
     #[serde(rename = "e")]
     entries: Vec<StoredEntry>,
 }
@@ -50,6 +57,8 @@ struct StoredEntry {
     caused_by: Option<Arc<str>>,
     #[serde(rename = "w")]
     change: String,
+    #[serde(default, rename = "d", skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<StoredChange>,
 }
 
 /// One thing that happened.
@@ -72,12 +81,14 @@ pub struct TimelineEntry {
     /// Such as `Reserve`.
     #[schema(value_type = String)]
     pub command: Arc<str>,
-    /// The event that caused the command; absent for a command of a person.
+    /// The `event_id` of what caused the command; absent for a command of a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub caused_by: Option<Arc<str>>,
-    /// What changed, in a line.
+    /// What happened, in a line.
     pub change: String,
+    /// What it changed of the aggregate that `event_id` names, figure by figure.
+    pub changes: Vec<Change>,
 }
 
 /// An order's story, in the order in which the log has it.
@@ -115,7 +126,7 @@ impl TimelineView {
 
 impl View for OrderTimeline {
     const NAME: &'static str = "order_timeline";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const SOURCES: &'static [AggregateType] = &[
         AggregateType::Order,
         AggregateType::Payment,
@@ -139,6 +150,7 @@ impl View for OrderTimeline {
         if let Event::Order(OrderEvent::OrderPlaced(placed)) = &recorded.event {
             part.customer = Some(placed.customer);
         }
+        let changes = part.standing.apply(&recorded.event);
         let metadata = &recorded.metadata;
         part.entries.push(StoredEntry {
             version: recorded.version,
@@ -150,6 +162,7 @@ impl View for OrderTimeline {
             command: metadata.command.clone(),
             caused_by: metadata.causation_id.clone(),
             change: change::line(&recorded.stream, &recorded.event),
+            changes,
         });
         Ok(part)
     }
@@ -185,6 +198,7 @@ impl StoredEntry {
             command: self.command.clone(),
             caused_by: self.caused_by.clone(),
             change: self.change.clone(),
+            changes: self.changes.iter().map(StoredChange::view).collect(),
         }
     }
 }
