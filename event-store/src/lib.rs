@@ -8,6 +8,7 @@
 //! appends will leave. When one of those fails, the journal refuses every later append of its chain, until the
 //! executor has reloaded and begun a new chain. A stale cache may cost time, never an answer.
 
+mod as_of;
 mod chain;
 mod command;
 #[cfg(any(test, feature = "conformance"))]
@@ -29,6 +30,7 @@ mod streams;
 mod tail;
 mod trace;
 
+pub use as_of::{AsOf, ParseAsOfError};
 pub use chain::Chain;
 pub use command::{CommandRequest, Fingerprint, Fingerprints, Receipt};
 pub use cqrs::{CqrsStore, LoadedAggregate};

@@ -86,7 +86,7 @@ impl Embedded {
             views: views.clone(),
             verifier: identity.verifier(),
             clock,
-            head: log.watch(),
+            log: log.clone(),
             wait: QueryApi::DEFAULT_WAIT,
         };
         let projector = Arc::new(projector);

@@ -33,11 +33,16 @@ fn operations(document: &Value) -> Vec<Operation> {
             }
             let access = operation["x-omisys-access"].as_str();
             let access = access.unwrap_or_else(|| panic!("{method} {path} does not say who may call it"));
-            operations.push(Operation {
-                method,
-                path: path.clone(),
+            let operation = |path: &str| Operation {
+                method: method.clone(),
+                path: path.to_owned(),
                 access: access.to_owned(),
-            });
+            };
+            operations.push(operation(path));
+            // The past is read elsewhere, and is nobody else's either.
+            if path == "/v1/orders/{id}" {
+                operations.push(operation("/v1/orders/{id}?as_of=1"));
+            }
         }
     }
     assert!(operations.len() > 30, "the document lists the API");
@@ -194,6 +199,7 @@ async fn every_route_is_walked_by_everybody(profile: Profile) {
         format!("/v1/payments/{}", things.payment),
         format!("/v1/carts/mine?at_least={}", text(&added["consistency_token"])),
         format!("/v1/orders/{}/timeline", things.order),
+        format!("/v1/orders/{}?as_of=1", things.order),
     ];
     let mut before = Vec::new();
     for path in &own {

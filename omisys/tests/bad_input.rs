@@ -214,6 +214,21 @@ async fn values_out_of_bounds(profile: Profile) {
             token,
         );
     }
+    for as_of in [
+        "0",
+        "-1",
+        "1e3",
+        "yesterday",
+        "2026-01-31",
+        "'; drop table events; --",
+        "1&at_least=order/1@1.1",
+    ] {
+        let path = format!(
+            "/v1/orders/01890a5d-ac96-774b-bcce-b302099a8057?as_of={}",
+            as_of.replace(' ', "%20")
+        );
+        assert_problem(&guest.get(&path).await, &[400], as_of);
+    }
     assert_problem(&guest.get("/no/such/route").await, &[404], "no route");
     let reply = guest
         .try_request(Method::DELETE, "/v1/products", None, &[], None)

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
 use axum::extract::FromRef;
-use event_schemas::{Clock, Position};
+use event_schemas::Clock;
+use event_store::Log;
 use identity::verifier::Verifier;
 use projections::Views;
-use tokio::sync::watch;
 
 /// What the handlers need. Cloning is cheap.
 #[derive(Clone)]
@@ -12,8 +12,8 @@ pub struct QueryApi {
     pub views: Views,
     pub verifier: Verifier,
     pub clock: Clock,
-    /// The log's last position, for the lag of views.
-    pub head: watch::Receiver<Position>,
+    /// For what was, and for the lag of views behind it. Never written to.
+    pub log: Log,
     /// How long a read with `at_least` waits. See [`QueryApi::DEFAULT_WAIT`].
     pub wait: Duration,
 }

@@ -119,7 +119,7 @@ async fn query_api(config: &Config) -> Result<Running, CliError> {
         views: views.clone(),
         verifier: identity.verifier(),
         clock: Clock::System,
-        head: log.watch(),
+        log: log.clone(),
         wait: QueryApi::DEFAULT_WAIT,
     };
     let (router, _) = query_api::router(api).split_for_parts();

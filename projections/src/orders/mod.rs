@@ -1,5 +1,6 @@
 //! `orders`: the order with its lines, its payment in short, shipments and returns; listed per customer and for staff.
 
+mod as_of;
 mod filter;
 mod part;
 
@@ -11,6 +12,7 @@ use event_schemas::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use as_of::{HistoryError, OrderAsOf, OrderHistory, PastOrder};
 pub use filter::OrderFilter;
 pub use part::{OrderPart, OrderState};
 

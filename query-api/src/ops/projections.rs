@@ -68,7 +68,7 @@ pub(crate) async fn projections(caller: Caller, State(api): State<QueryApi>) -> 
     let views = api.views.progress().await.map_err(view_problem)?;
     let generations = api.views.generations().await.map_err(view_problem)?;
     // Read after the views, so that no lag is negative.
-    let head = api.head.borrow().0;
+    let head = api.log.watch().borrow().0;
     let projections = views
         .into_iter()
         .map(|view| Projection {

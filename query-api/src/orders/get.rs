@@ -1,12 +1,14 @@
 use axum::extract::State;
 use axum::response::Response;
 use event_schemas::OrderId;
+use event_store::AsOf;
 use http_conventions::{AtLeast, ConsistencyToken, IfNoneMatch, Path, Problem, Query};
 use identity::verifier::{Caller, Permission};
 use projections::orders::OrderView;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::as_of::{OrderAtMoment, order_as_of};
 use crate::QueryApi;
 use crate::read::{Refusals, Scope, answer, document, owned_or, point};
 
@@ -18,6 +20,10 @@ pub(crate) struct Params {
     /// A consistency token of a receipt.
     #[param(value_type = Option<String>)]
     at_least: Option<ConsistencyToken>,
+    /// The order as it was: when it had come to this version (such as `3`, as receipts and bodies carry it), or with all that
+    /// had been recorded by this time (RFC 3339; a `+` is written `%2B`). A time to come is now. Not with `at_least`.
+    #[param(value_type = Option<String>, example = "2026-01-31T09:30:00Z")]
+    as_of: Option<AsOf>,
 }
 
 /// One order with its lines, payment, shipments and returns.
@@ -25,9 +31,10 @@ pub(crate) struct Params {
     get, path = "/v1/orders/{id}", tag = "orders", operation_id = "getOrder",
     params(("id" = String, Path, format = Uuid), Params, IfNoneMatch),
     responses(
-        (status = 200, body = OrderView, headers(("ETag" = String))),
+        (status = 200, body = OrderAtMoment, headers(("ETag" = String))),
         (status = 304, description = "Not changed."),
-        (status = 404, description = "Not there, or not yours.", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "Not there, not yours, or with `as_of`: not there then.", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`as_of`: the order has more events than are folded for one answer.", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
     security(("bearer" = [])),
@@ -42,6 +49,14 @@ pub(crate) async fn get(
     has: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let point = point(params.at_least, at_least)?;
+    if let Some(moment) = params.as_of {
+        return match point {
+            None => order_as_of(&api, &caller, id, moment, &has).await,
+            Some(_) => Err(Problem::malformed(
+                "as_of is about the past and at_least about the present: send one of them",
+            )),
+        };
+    }
     let is_theirs = owned_or(&caller, Permission::OrderReadAll);
     let may_see = |order: &OrderView| is_theirs(order.customer_id);
     let order = document(api.views.orders(), &id.into(), point.as_ref(), api.wait, may_see).await?;

@@ -44,6 +44,7 @@ pub struct Shop {
     pub views: Views,
     pub router: Router,
     pub paths: Value,
+    pub log_file: SqliteFile,
     log: Log,
     identity: Identity,
     projector: Option<Projector>,
@@ -72,7 +73,7 @@ pub async fn start_with(wait: Duration) -> Shop {
     .await
     .unwrap();
     let keys = KeySource::Directory(dir.path().to_path_buf());
-    let identity = Identity::open(file, keys, Settings::default(), clock.clone().into())
+    let identity = Identity::open(&file, keys, Settings::default(), clock.clone().into())
         .await
         .unwrap();
     let views = Views::open_sqlite(&views_file, log.identity()).await.unwrap();
@@ -84,7 +85,7 @@ pub async fn start_with(wait: Duration) -> Shop {
         views: views.clone(),
         verifier: identity.verifier(),
         clock: clock.clone().into(),
-        head: log.watch(),
+        log: log.clone(),
         wait,
     };
     let (router, document) = query_api::router(api).split_for_parts();
@@ -93,6 +94,7 @@ pub async fn start_with(wait: Duration) -> Shop {
         views,
         router,
         paths: serde_json::to_value(&document).unwrap()["paths"].take(),
+        log_file: file,
         log,
         identity,
         projector: Some(projector),
