@@ -325,11 +325,16 @@ pub enum Events {
         #[arg(long)]
         no_follow: bool,
     },
-    /// Print the events of one aggregate, with who caused them and why
-    #[command(after_help = "Example:\n  omisys events show inventory/MUG-1")]
+    /// Print the events of one aggregate, with who caused them and why, and where it stands
+    #[command(
+        after_help = "Examples:\n  omisys events show inventory/MUG-1\n  omisys events show inventory/MUG-1 --as-of 3\n  omisys events show inventory/MUG-1 --as-of 2026-01-31T09:30:00Z"
+    )]
     Show {
         /// TYPE/ID
         stream: String,
+        /// Only what had happened when the aggregate came to this version, or by this time
+        #[arg(long, value_name = "VERSION|TIME")]
+        as_of: Option<event_store::AsOf>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! `omisys events`: the log as it is, for people and programs.
 
 use event_schemas::{Position, StreamId, Version};
-use event_store::{Log, RawEvent};
+use event_store::{AsOf, Log, RawEvent};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -17,36 +17,71 @@ const READ_REMEDY: &str = "run `omisys doctor`";
 pub async fn run(config: &Config, command: &Events, json: bool) -> Result<(), CliError> {
     let (_, log) = open_log(config).await?;
     match command {
-        Events::Show { stream } => show(&log, stream, json).await,
+        Events::Show { stream, as_of } => show(&log, stream, *as_of, json).await,
         Events::Tail { after, no_follow } => tail(&log, *after, !*no_follow, json).await,
     }
 }
 
-async fn show(log: &Log, stream: &str, json: bool) -> Result<(), CliError> {
+async fn show(log: &Log, stream: &str, as_of: Option<AsOf>, json: bool) -> Result<(), CliError> {
     let id: StreamId = stream.parse().map_err(|error| {
         CliError::usage(
             format!("{stream:?} names no aggregate: {error}"),
             "write TYPE/ID, such as inventory/MUG-1",
         )
     })?;
-    let mut version = Version(0);
-    loop {
+    // The last event shown, and the first that came after the moment asked for.
+    let (mut last, mut beyond): (Option<RawEvent>, Option<RawEvent>) = (None, None);
+    while beyond.is_none() {
         let (kind, name) = (id.aggregate_type.as_str(), id.aggregate_id.as_str());
+        let after = last.as_ref().map_or(Version(0), |event| event.version);
         let page = log
-            .read_raw_stream(kind, name, version, PAGE)
+            .read_raw_stream(kind, name, after, PAGE)
             .await
             .context("the log could not be read", READ_REMEDY)?;
-        let Some(last) = page.last() else { break };
-        version = last.version;
-        for event in &page {
-            print(event, json);
+        if page.is_empty() {
+            break;
+        }
+        for event in page {
+            if as_of.is_some_and(|moment| !moment.includes(&event)) {
+                beyond = Some(event);
+                break;
+            }
+            print(&event, json);
+            last = Some(event);
         }
     }
-    if version == Version(0) {
+    let Some(last) = last else {
+        return Err(match beyond {
+            Some(first) => CliError::failed(
+                format!("{id} had no events yet"),
+                format!(
+                    "ask for {} or later, when its first was recorded",
+                    first.recorded_at
+                ),
+            ),
+            None => CliError::failed(
+                format!("{id} has no events"),
+                "check the id; `omisys events tail --after 0` shows all".to_owned(),
+            ),
+        });
+    };
+    if let Some(AsOf::Version(version)) = as_of
+        && last.version < version
+    {
         return Err(CliError::failed(
-            format!("{id} has no events"),
-            "check the id; `omisys events tail --after 0` shows all",
+            format!("{id} has not come to version {version}"),
+            format!(
+                "ask for version {}, which it is at, or for an earlier one",
+                last.version
+            ),
         ));
+    }
+    if !json {
+        let stands = if beyond.is_some() { "stood" } else { "stands" };
+        println!(
+            "{id} {stands} at version {}, since {}",
+            last.version, last.recorded_at
+        );
     }
     Ok(())
 }
