@@ -347,13 +347,13 @@ pub fn out_of_stock() -> Telling {
 }
 
 /// Cancelled by the deadline; the first attempt expires, the second is voided, and yet captured: the money goes back at
-/// the second try.
+/// the second try. Then the first attempt turns out to have been captured too.
 pub fn not_paid_in_time() -> Telling {
     let mut story = Telling::default();
-    let (_, session) = story.until_session();
+    let (_, first_session) = story.until_session();
     let (order_id, amount) = (order_id(1), money(1_600));
     let expired = PaymentEvent::PaymentExpired { order_id, attempt: 1 };
-    story.provider("RecordExpired", &session, expired);
+    story.provider("RecordExpired", &first_session, expired);
     let retried = PaymentEvent::PaymentRetried {
         order_id,
         attempt: 2,
@@ -417,6 +417,15 @@ pub fn not_paid_in_time() -> Telling {
     let failed = story.provider("RecordRefundFailed", &asked, failed);
     let asked = story.ask_to_refund(2, 2, 1_600, "refund-failed", &failed);
     story.refund(2, 2, 1_600, &asked);
+    let captured = PaymentEvent::PaymentCaptured {
+        order_id,
+        attempt: 1,
+        provider_ref: reference("ch_1"),
+        amount,
+    };
+    let captured = story.provider("RecordCaptured", &first_session, captured);
+    let asked = story.ask_to_refund(1, 3, 1_600, "captured-late", &captured);
+    story.refund(1, 3, 1_600, &asked);
     story
 }
 
