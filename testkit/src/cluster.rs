@@ -60,6 +60,11 @@ impl Service {
         }
     }
 
+    /// Whether it works with private keys. The others get along without.
+    const fn has_keys(self) -> bool {
+        matches!(self, Self::Identity | Self::CommandApi)
+    }
+
     /// Its first replica.
     pub const fn first(self) -> Member {
         Member {
@@ -194,9 +199,11 @@ impl Cluster {
     pub fn spawn(&mut self, member: Member) -> Result<(), ServerError> {
         let listen = format!("127.0.0.1:{}", self.ports[&member]);
         let name = format!("{}-{}", member.service.name(), member.replica);
-        let process = self
-            .command(&[member.service.name(), "--listen", &listen], &name)?
-            .spawn()?;
+        let mut command = self.command(&[member.service.name(), "--listen", &listen], &name)?;
+        if !member.service.has_keys() {
+            command.env("OMISYS_KEYS__DIRECTORY", self.directory.join("no-keys"));
+        }
+        let process = command.spawn()?;
         self.processes.insert(member, process);
         Ok(())
     }

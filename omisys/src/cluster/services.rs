@@ -52,21 +52,12 @@ async fn gateway(config: &Config, metrics: MetricsSource) -> Result<Running, Cli
     let identity = pool(config, "identity", &config.upstreams.identity).await?;
     let verifier = Verifier::from_jwks(&config.identity, Clock::System);
     let stopping = CancellationToken::new();
-    tokio::spawn(
-        verifier
-            .clone()
-            .follow_jwks(identity.clone(), stopping.clone().cancelled_owned()),
-    );
+    let readiness = probe::all(vec![follow_keys(&verifier, identity.clone(), &stopping)]);
     let services = gateway::Services {
         command: gateway::Service::http(command, command_api::openapi()),
         query: gateway::Service::http(query, query_api::openapi()),
         identity: gateway::Service::http(identity, identity::openapi()),
     };
-    let keys = verifier.clone();
-    let readiness: ReadinessProbe = Arc::new(move || {
-        let unknown = (!keys.has_keys()).then(|| "no signing key is known yet".to_owned());
-        vec![component("keys", unknown)]
-    });
     let gateway = Gateway::with_limits(
         config.gateway.clone(),
         services,
@@ -83,6 +74,16 @@ async fn gateway(config: &Config, metrics: MetricsSource) -> Result<Running, Cli
         door: Door::Public(Box::new(gateway)),
         stop: Box::pin(async move { stopping.cancel() }),
         ..Running::new(Router::new(), readiness)
+    })
+}
+
+/// Keeps the keys that `verifier` checks tokens with as `identity` publishes them; says whether it knows any.
+fn follow_keys(verifier: &Verifier, identity: HttpPool, stopping: &CancellationToken) -> probe::Part {
+    let (following, keys) = (verifier.clone(), verifier.clone());
+    tokio::spawn(following.follow_jwks(identity, stopping.clone().cancelled_owned()));
+    Arc::new(move || {
+        let unknown = (!keys.has_keys()).then(|| "no signing key is known yet".to_owned());
+        component("keys", unknown)
     })
 }
 
@@ -113,11 +114,17 @@ async fn command_api(config: &Config) -> Result<Running, CliError> {
 
 async fn query_api(config: &Config) -> Result<Running, CliError> {
     let (database, log) = open(config).await?;
-    let identity = open_identity(config, &database).await?;
+    let identity = pool(config, "identity", &config.upstreams.identity).await?;
+    // A reader checks tokens, and makes none: it has no private key.
+    let verifier = Verifier::from_database(&database, &config.identity, Clock::System)
+        .await
+        .context("the accounts could not be opened", STORE_REMEDY)?;
     let views = stores::views(config, &database, &log).await?;
+    let stopping = CancellationToken::new();
+    let keys = follow_keys(&verifier, identity, &stopping);
     let api = QueryApi {
         views: views.clone(),
-        verifier: identity.verifier(),
+        verifier,
         clock: Clock::System,
         log: log.clone(),
         wait: QueryApi::DEFAULT_WAIT,
@@ -129,10 +136,12 @@ async fn query_api(config: &Config) -> Result<Running, CliError> {
         probe::database(&database),
         probe::documents(&views),
         probe::cache(&views),
+        keys,
     ];
     Ok(Running {
         ended: Box::pin(async move { views.gone().await }),
-        ..with_identity(router, probe::all(parts), identity)
+        stop: Box::pin(async move { stopping.cancel() }),
+        ..Running::new(router, probe::all(parts))
     })
 }
 
