@@ -3,14 +3,14 @@ use axum::response::Response;
 use event_schemas::OrderId;
 use event_store::AsOf;
 use http_conventions::{AtLeast, ConsistencyToken, IfNoneMatch, Path, Problem, Query};
-use identity::verifier::{Caller, Permission};
-use projections::orders::OrderView;
+use identity::verifier::Caller;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::as_of::{OrderAtMoment, order_as_of};
+use super::of_order;
 use crate::QueryApi;
-use crate::read::{Refusals, Scope, answer, document, owned_or, point};
+use crate::read::{Refusals, Scope, answer, point};
 
 /// How to read one order.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -57,8 +57,10 @@ pub(crate) async fn get(
             )),
         };
     }
-    let is_theirs = owned_or(&caller, Permission::OrderReadAll);
-    let may_see = |order: &OrderView| is_theirs(order.customer_id);
-    let order = document(api.views.orders(), &id.into(), point.as_ref(), api.wait, may_see).await?;
+    let orders = api.views.orders();
+    let order = of_order(&api, orders, &caller, id, point.as_ref(), |order| {
+        order.customer_id
+    })
+    .await?;
     Ok(answer(&order.etag(), || order.json(), &has, Scope::TheCaller))
 }

@@ -12,12 +12,13 @@ use event_schemas::OrderId;
 use futures_util::{Stream, stream};
 use http_conventions::{Path, Problem};
 use identity::verifier::{Caller, Permission};
-use projections::orders::{OrderView, Orders};
+use projections::orders::OrderView;
 use projections::{DocId, DocWatch};
 use tokio::time::timeout;
 
+use super::of_order;
 use crate::QueryApi;
-use crate::read::{Refusals, document, owned_or};
+use crate::read::{Refusals, owned_or};
 
 /// Keeps proxies from taking a quiet stream for a dead one, and finds clients that are gone.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -45,14 +46,10 @@ pub(crate) async fn stream(
     Path(id): Path<OrderId>,
     request: Request<Body>,
 ) -> Result<Response, Problem> {
-    let is_theirs = owned_or(&caller, Permission::OrderReadAll);
-    let id: DocId = id.into();
+    let orders = api.views.orders();
     // Watched before it is read, so that no change falls in between.
-    let watch = api.views.orders().watch(&id);
-    document::<Orders>(api.views.orders(), &id, None, api.wait, |order| {
-        is_theirs(order.customer_id)
-    })
-    .await?;
+    let watch = orders.watch(&id.into());
+    of_order(&api, orders, &caller, id, None, |order| order.customer_id).await?;
     let (request, _) = request.into_parts();
     let seen = request
         .headers
@@ -60,7 +57,7 @@ pub(crate) async fn stream(
         .and_then(|value| value.to_str().ok());
     let changes = Changes {
         seen: seen.map(str::to_owned),
-        id,
+        id: id.into(),
         watch,
         first: true,
         request,

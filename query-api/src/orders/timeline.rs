@@ -8,8 +8,9 @@ use projections::order_timeline::TimelineView;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::of_order;
 use crate::QueryApi;
-use crate::read::{Refusals, Scope, answer, document, owned_or, point};
+use crate::read::{Refusals, Scope, answer, point};
 
 /// How to read an order's story.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -44,15 +45,10 @@ pub(crate) async fn timeline(
     has: IfNoneMatch,
 ) -> Result<Response, Problem> {
     let point = point(params.at_least, at_least)?;
-    let is_theirs = owned_or(&caller, Permission::OrderReadAll);
-    let may_see = |story: &TimelineView| is_theirs(story.customer_id);
-    let story = document(
-        api.views.order_timeline(),
-        &id.into(),
-        point.as_ref(),
-        api.wait,
-        may_see,
-    )
+    let stories = api.views.order_timeline();
+    let story = of_order(&api, stories, &caller, id, point.as_ref(), |story| {
+        story.customer_id
+    })
     .await?;
     let json = || {
         if caller.may(Permission::OrderReadAll) {
