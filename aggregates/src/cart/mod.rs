@@ -8,7 +8,6 @@
 //!
 //! `Reopen` and `Renew` that name another order than the current one are no-ops in every state.
 
-mod aggregate;
 mod commands;
 mod decide;
 mod error;
@@ -18,3 +17,5 @@ mod state;
 pub use commands::{CartCommand, CheckOut};
 pub use error::CartError;
 pub use state::{Cart, CartStatus, MAX_LINES, MAX_QUANTITY};
+
+aggregate!(Cart, Cart, CartCommand, event_schemas::CartEvent, CartError);

@@ -23,7 +23,6 @@
 //! - Should one come late (its order was cancelled before it ran), `StockReserved` makes the policy record it on the order,
 //!   the order refuses because it is cancelled, and that refusal releases the reservation.
 
-mod aggregate;
 mod commands;
 mod decide;
 mod error;
@@ -33,3 +32,11 @@ mod state;
 pub use commands::InventoryCommand;
 pub use error::InventoryError;
 pub use state::StockItem;
+
+aggregate!(
+    StockItem,
+    Inventory,
+    InventoryCommand,
+    event_schemas::InventoryEvent,
+    InventoryError
+);

@@ -15,7 +15,6 @@
 //!
 //! `RecordRefund` is accepted in every status of an order that was paid.
 
-mod aggregate;
 mod agreement;
 mod commands;
 mod decide;
@@ -27,3 +26,5 @@ pub use agreement::{MAX_LINES, MAX_QUANTITY, check_agreement, tax, totals, track
 pub use commands::OrderCommand;
 pub use error::{AgreementError, OrderError};
 pub use state::{Order, OrderStatus, PaidBy, Return, ReturnStatus};
+
+aggregate!(Order, Order, OrderCommand, event_schemas::OrderEvent, OrderError);

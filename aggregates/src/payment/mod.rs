@@ -16,7 +16,6 @@
 //! happens, `follow_up` then asks for what remains to be done: an authorization that is given up is voided; a closed
 //! payment expires if nothing was authorized and is refunded if something was captured.
 
-mod aggregate;
 mod attempt;
 mod commands;
 mod decide;
@@ -32,3 +31,11 @@ pub use decide::MAX_ATTEMPTS;
 pub use error::PaymentError;
 pub use follow_up::MAX_REFUND_TRIES;
 pub use state::{Payment, PaymentStatus};
+
+aggregate!(
+    Payment,
+    Payment,
+    PaymentCommand,
+    event_schemas::PaymentEvent,
+    PaymentError
+);

@@ -20,7 +20,6 @@
 //! That a SKU belongs to one product holds in [`inventory`](crate::inventory), where `SkuAssigned` precedes `VariantAdded`; a SKU
 //! stays its product's after the variant is removed.
 
-mod aggregate;
 mod commands;
 mod decide;
 mod error;
@@ -31,3 +30,11 @@ mod state;
 pub use commands::ProductCommand;
 pub use error::ProductError;
 pub use state::{Product, ProductStatus, Variant};
+
+aggregate!(
+    Product,
+    Product,
+    ProductCommand,
+    event_schemas::ProductEvent,
+    ProductError
+);
