@@ -357,12 +357,11 @@ impl Step<'_> {
             .0
             .iter_mut()
             .find(|entry| entry.0 == what && entry.1 == of);
-        let before = match found {
-            Some(entry) => Some(std::mem::replace(&mut entry.2, after.clone())),
-            None => {
-                self.standing.0.push((what, of.clone(), after.clone()));
-                None
-            }
+        let before = if let Some(entry) = found {
+            Some(std::mem::replace(&mut entry.2, after.clone()))
+        } else {
+            self.standing.0.push((what, of.clone(), after.clone()));
+            None
         };
         let nothing = before.is_none() && after.is_nothing();
         if !nothing && before.as_ref() != Some(&after) {

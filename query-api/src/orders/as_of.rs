@@ -93,14 +93,9 @@ pub(super) async fn order_as_of(
 
 /// Of the bytes: the past does not change, but a later release may tell it in another form.
 fn etag(json: &[u8]) -> String {
-    let digest = Sha256::digest(json);
-    let mut tag = String::with_capacity(34);
-    tag.push('"');
-    for byte in &digest[..16] {
-        tag.push_str(&format!("{byte:02x}"));
-    }
-    tag.push('"');
-    tag
+    let mut first = [0; 16];
+    first.copy_from_slice(&Sha256::digest(json)[..16]);
+    format!("\"{:032x}\"", u128::from_be_bytes(first))
 }
 
 fn problem(error: HistoryError) -> Problem {
