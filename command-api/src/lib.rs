@@ -1,4 +1,4 @@
-//! The command API: every `POST` under `/v1`. A request is authenticated and authorised, parsed into domain types at
+//! The command API: every `POST` under `/v1`, and those under `/ops` that change something. A request is authenticated and authorised, parsed into domain types at
 //! the edge, executed as one command under an id that its `Idempotency-Key` gives it, and answered with a receipt.
 //!
 //! * One endpoint, one file under `routes/`: its request type, its demands ([`call`]), its OpenAPI text, its handler.

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::FromRef;
+use event_bus::Healing;
 use event_schemas::{Clock, Code, Currency};
 use event_store::{Executors, Log, ReadError};
 use identity::{Fingerprinter, verifier::Verifier};
@@ -17,6 +18,8 @@ pub struct Services {
     pub executors: Executors,
     pub log: Log,
     pub secrets: SecretStore,
+    /// What is parked anywhere, and how to ask for it to be tried again.
+    pub healing: Healing,
     pub verifier: Verifier,
     pub fingerprinter: Fingerprinter,
     pub clock: Clock,

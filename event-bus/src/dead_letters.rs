@@ -10,7 +10,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use database::{Database, DatabaseError, Row, Session, params};
 use event_schemas::{EventId, Position, Timestamp};
 
-const STEPS: &[&str] = &["CREATE TABLE dead_letters (
+use crate::healing;
+
+const STEPS: &[&str] = &[
+    "CREATE TABLE dead_letters (
      subscriber TEXT NOT NULL,
      scope TEXT NOT NULL,
      position INTEGER NOT NULL,
@@ -20,7 +23,9 @@ const STEPS: &[&str] = &["CREATE TABLE dead_letters (
      attempts INTEGER NOT NULL,
      parked_at INTEGER NOT NULL,
      PRIMARY KEY (subscriber, scope, position)
- ) STRICT, WITHOUT ROWID"];
+ ) STRICT, WITHOUT ROWID",
+    healing::TABLE,
+];
 
 /// The most letters that one call lists.
 pub const LIST_LIMIT: usize = 1_000;
@@ -53,31 +58,11 @@ pub struct NewDeadLetter {
     pub parked_at: Timestamp,
 }
 
-/// A scope that waits for someone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ParkedScope {
-    pub subscriber: Arc<str>,
-    pub scope: Arc<str>,
-    /// How many letters it holds.
-    pub letters: u64,
-    /// The first one: the one that failed.
-    pub first: DeadLetter,
-}
-
-/// What a retry came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Retried {
-    /// So many letters were handled, and the scope goes on with the stream.
-    Healed { handled: u64 },
-    /// So many were handled; then one failed again and stays parked with those behind it.
-    StillParked { handled: u64, reason: String },
-}
-
 /// The dead letters of one subscriber. Clones share what they know of parked scopes.
 #[derive(Debug, Clone)]
 pub struct DeadLetters {
-    database: Database,
-    subscriber: Arc<str>,
+    pub(crate) database: Database,
+    pub(crate) subscriber: Arc<str>,
     /// The parked scopes, so that the hot path asks no database.
     parked: Arc<RwLock<HashSet<Arc<str>>>>,
 }
@@ -86,7 +71,7 @@ impl DeadLetters {
     /// Makes the table in `database` if it is not there and reads which scopes are parked. Meant for start-up.
     pub async fn open(database: impl Into<Database>, subscriber: &str) -> Result<Self, DatabaseError> {
         let database = database.into();
-        database.migrate("dead_letters", STEPS).await?;
+        migrate(&database).await?;
         let letters = Self {
             database,
             subscriber: subscriber.into(),
@@ -144,6 +129,11 @@ impl DeadLetters {
             .set(parked.len() as f64);
     }
 
+    /// Whose letters these are.
+    pub fn subscriber(&self) -> &Arc<str> {
+        &self.subscriber
+    }
+
     /// Whether nothing at all is parked: the usual case, and cheaper than naming a scope.
     pub fn none_parked(&self) -> bool {
         self.parked
@@ -173,45 +163,13 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// The parked scopes, each with its first letter, by scope; at most [`LIST_LIMIT`].
-    pub async fn list(&self) -> Result<Vec<ParkedScope>, DatabaseError> {
-        let subscriber = Arc::clone(&self.subscriber);
-        self.database
-            .read(move |session| {
-                session.query(
-                    "SELECT d.scope, d.position, d.event_id, d.event_type, d.reason, d.attempts, d.parked_at, s.letters
-                     FROM (SELECT scope, min(position) AS first, count(*) AS letters
-                           FROM dead_letters WHERE subscriber = ?1 GROUP BY scope) AS s
-                     JOIN dead_letters AS d ON d.subscriber = ?1 AND d.scope = s.scope AND d.position = s.first
-                     ORDER BY d.scope LIMIT ?2",
-                    &params![&subscriber, LIST_LIMIT],
-                    |row| {
-                        let first = from_row(&subscriber, row)?;
-                        Ok(ParkedScope {
-                            subscriber: Arc::clone(&subscriber),
-                            scope: Arc::clone(&first.scope),
-                            letters: row.get(7)?,
-                            first,
-                        })
-                    },
-                )
-            })
-            .await
-    }
-
     /// The letters of `scope`, in order; at most [`LIST_LIMIT`].
     pub async fn show(&self, scope: &str) -> Result<Vec<DeadLetter>, DatabaseError> {
         let (subscriber, scope) = (Arc::clone(&self.subscriber), scope.to_owned());
-        self.database
-            .read(move |session| {
-                session.query(
-                    "SELECT scope, position, event_id, event_type, reason, attempts, parked_at FROM dead_letters
-                     WHERE subscriber = ?1 AND scope = ?2 ORDER BY position LIMIT ?3",
-                    &params![&subscriber, scope, LIST_LIMIT],
-                    |row| from_row(&subscriber, row),
-                )
-            })
-            .await
+        let show = self
+            .database
+            .read(move |session| letters_of(session, &subscriber, &scope, LIST_LIMIT));
+        show.await
     }
 
     /// The letter to retry next: the first of `scope`. Once there is none, the scope goes on with the stream.
@@ -219,7 +177,11 @@ impl DeadLetters {
     /// A retry is a loop over this, [`DeadLetters::resolved`] and [`DeadLetters::failed_again`]. It belongs where the
     /// subscriber's own events are handled: an event of the scope that arrives meanwhile has to wait its turn.
     pub async fn first(&self, scope: &str) -> Result<Option<DeadLetter>, DatabaseError> {
-        let first = self.show(scope).await?.into_iter().next();
+        let (subscriber, name) = (Arc::clone(&self.subscriber), scope.to_owned());
+        let first = self
+            .database
+            .read(move |session| first_of(session, &subscriber, &name));
+        let first = first.await?;
         if first.is_none() {
             self.change(|parked| {
                 parked.remove(scope);
@@ -230,34 +192,9 @@ impl DeadLetters {
 
     /// The letter's event has been handled: takes it out.
     pub async fn resolved(&self, letter: &DeadLetter) -> Result<(), DatabaseError> {
-        self.remove(&letter.scope, letter.position).await
-    }
-
-    /// Gives up on the first letter of `scope` and returns it; none if the scope is not parked. Those behind it stay
-    /// parked until they are retried. As a retry, it belongs where the subscriber's own events are handled.
-    pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, DatabaseError> {
-        let letters = self.show(scope).await?;
-        let only = letters.len() == 1;
-        let Some(first) = letters.into_iter().next() else {
-            return Ok(None);
-        };
-        self.remove(scope, first.position).await?;
-        if only {
-            self.reload().await?;
-        }
-        Ok(Some(first))
-    }
-
-    async fn remove(&self, scope: &str, position: Position) -> Result<(), DatabaseError> {
-        let (subscriber, scope) = (Arc::clone(&self.subscriber), scope.to_owned());
+        let letter = letter.clone();
         self.database
-            .write(move |session| {
-                session.execute(
-                    "DELETE FROM dead_letters WHERE subscriber = ?1 AND scope = ?2 AND position = ?3",
-                    &params![&subscriber, scope, position.0],
-                )?;
-                Ok(())
-            })
+            .write(move |session| remove(session, &letter).map(|_| ()))
             .await
     }
 
@@ -276,6 +213,43 @@ impl DeadLetters {
             })
             .await
     }
+}
+
+/// Makes the tables, or brings them up to date.
+pub(crate) async fn migrate(database: &Database) -> Result<(), DatabaseError> {
+    database.migrate("dead_letters", STEPS).await
+}
+
+/// The letters of a scope, in order.
+pub(crate) fn letters_of(
+    session: &Session<'_>,
+    subscriber: &Arc<str>,
+    scope: &str,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, DatabaseError> {
+    session.query(
+        "SELECT scope, position, event_id, event_type, reason, attempts, parked_at FROM dead_letters
+         WHERE subscriber = ?1 AND scope = ?2 ORDER BY position LIMIT ?3",
+        &params![subscriber, scope, limit],
+        |row| from_row(subscriber, row),
+    )
+}
+
+/// The letter that the others of its scope wait behind.
+pub(crate) fn first_of(
+    session: &Session<'_>,
+    subscriber: &Arc<str>,
+    scope: &str,
+) -> Result<Option<DeadLetter>, DatabaseError> {
+    Ok(letters_of(session, subscriber, scope, 1)?.into_iter().next())
+}
+
+/// Takes one letter out; says how many were there.
+pub(crate) fn remove(session: &Session<'_>, letter: &DeadLetter) -> Result<usize, DatabaseError> {
+    session.execute(
+        "DELETE FROM dead_letters WHERE subscriber = ?1 AND scope = ?2 AND position = ?3",
+        &params![&letter.subscriber, &letter.scope, letter.position.0],
+    )
 }
 
 fn insert(session: &Session<'_>, subscriber: &str, letter: &NewDeadLetter) -> Result<(), DatabaseError> {
@@ -301,7 +275,7 @@ fn insert(session: &Session<'_>, subscriber: &str, letter: &NewDeadLetter) -> Re
 }
 
 /// Columns: scope, position, `event_id`, `event_type`, reason, attempts, `parked_at`.
-fn from_row(subscriber: &Arc<str>, row: &Row<'_>) -> Result<DeadLetter, DatabaseError> {
+pub(crate) fn from_row(subscriber: &Arc<str>, row: &Row<'_>) -> Result<DeadLetter, DatabaseError> {
     let parked_at = row.get(6)?;
     Ok(DeadLetter {
         subscriber: Arc::clone(subscriber),

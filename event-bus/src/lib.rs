@@ -4,11 +4,12 @@
 //! without a polling delay, or (feature `cluster`) Kafka as a member of a consumer group, filled by the relay. Delivery
 //! is at least once and in order per aggregate; nothing is promised between aggregates. A gap is filled from the log,
 //! never skipped. A [`Checkpoint`] has a position per [`PartitionKey`], is durable and belongs to one log and epoch: one of another log is refused, never silently continued. What a handler cannot process waits in
-//! [`DeadLetters`], in order, with everything of the same scope that came behind it, while the rest goes on.
+//! [`DeadLetters`], in order, with everything of the same scope that came behind it, while the rest goes on; [`Healing`] is how people ask for it to be tried again.
 
 mod checkpoint;
 mod dead_letters;
 mod error;
+mod healing;
 #[cfg(feature = "cluster")]
 mod kafka;
 mod lag;
@@ -17,8 +18,12 @@ mod partition;
 mod subscription;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
-pub use dead_letters::{DeadLetter, DeadLetters, NewDeadLetter, ParkedScope, Retried};
+pub use dead_letters::{DeadLetter, DeadLetters, NewDeadLetter};
 pub use error::BusError;
+pub use healing::{
+    AskError, Asked, Healing, HealingOutcome, HealingRequest, ParkedScope, ParseScopeIdError, Remedy,
+    Retried, ScopeId,
+};
 #[cfg(feature = "cluster")]
 pub use kafka::{Kafka, KafkaOptions, Positions, Relay, RelayOptions, RelayState, RelayStatus, StreamSource};
 pub use lag::Lag;

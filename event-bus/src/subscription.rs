@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::{AggregateType, LogIdentity, RecordedEvent, Timestamp};
+use event_schemas::{AggregateType, LogIdentity, RecordedEvent, StreamId, Timestamp};
 use event_store::{Log, LogEntry};
 
 #[cfg(feature = "cluster")]
@@ -165,6 +165,16 @@ impl Subscription {
             Source::Log(_) => Partitioning::Log,
             #[cfg(feature = "cluster")]
             Source::Kafka(group) => group.partitioning(),
+        }
+    }
+
+    /// Whether events of `stream` come to this subscription, as far as it knows: of the log all do, of a consumer group
+    /// those of the partitions that this member has been given.
+    pub fn owns(&self, stream: &StreamId) -> bool {
+        match &self.source {
+            Source::Log(_) => true,
+            #[cfg(feature = "cluster")]
+            Source::Kafka(group) => group.owns(stream),
         }
     }
 

@@ -112,6 +112,9 @@ pub enum Command {
     /// The generations of the read models
     #[command(subcommand)]
     Generations(Generations),
+    /// What views and policies could not handle: see it, have it tried again, give it up
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// Print the OpenAPI 3.1 document of the API
     #[command(after_help = "Example:\n  omisys openapi > openapi.json")]
     Openapi,
@@ -335,6 +338,50 @@ pub enum Events {
         /// Only what had happened when the aggregate came to this version, or by this time
         #[arg(long, value_name = "VERSION|TIME")]
         as_of: Option<event_store::AsOf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// List what is parked: what failed, why, since when, and how many wait behind it
+    #[command(after_help = "Example:\n  omisys dead-letters list --json")]
+    List {
+        /// Only of this subscriber, such as orders.g1, sagas or sagas.work
+        #[arg(long)]
+        subscriber: Option<String>,
+    },
+    /// Print what is parked under one id, in order
+    #[command(
+        after_help = "Example:\n  omisys dead-letters show 'orders.g1:order/0197f3a0-5f0e-8c1e-9d52-0d5a4c8f1b7a'"
+    )]
+    Show {
+        /// As `list` prints it: SUBSCRIBER:SCOPE
+        id: String,
+    },
+    /// Have it handled again, in order, up to the first that fails again. Safe to repeat
+    #[command(
+        after_help = "Exit code 1 when something stays parked, or nobody has answered yet.\n\nExample:\n  omisys dead-letters retry 'orders.g1:order/0197f3a0-5f0e-8c1e-9d52-0d5a4c8f1b7a'"
+    )]
+    Retry {
+        /// As `list` prints it: SUBSCRIBER:SCOPE
+        id: String,
+        /// How long to wait for the outcome
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        wait: u64,
+    },
+    /// Give up on the first one for good; those behind it wait for a retry
+    #[command(
+        after_help = "What it asked for never happens, and what was given up is recorded with who did it.\n\nExample:\n  omisys dead-letters skip 'orders.g1:order/0197f3a0-5f0e-8c1e-9d52-0d5a4c8f1b7a' --yes"
+    )]
+    Skip {
+        /// As `list` prints it: SUBSCRIBER:SCOPE
+        id: String,
+        /// Yes, for good
+        #[arg(long)]
+        yes: bool,
+        /// How long to wait for the outcome
+        #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+        wait: u64,
     },
 }
 

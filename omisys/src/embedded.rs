@@ -81,9 +81,12 @@ impl Embedded {
             .context("the sagas could not start", STORE_REMEDY)?;
         tasks.spawn(identity.clone().run(stopping.clone().cancelled_owned()));
 
-        let command = parts::command_api(config, &log, &database, executors, &identity).await?;
+        let healing = parts::healing([database.clone(), Database::from(&views_file)]).await?;
+        let command =
+            parts::command_api(config, &log, &database, executors, &identity, healing.clone()).await?;
         let query = QueryApi {
             views: views.clone(),
+            healing,
             verifier: identity.verifier(),
             clock,
             log: log.clone(),
@@ -128,9 +131,10 @@ impl Embedded {
         &self.files[0]
     }
 
-    /// Resolves when the sagas have stopped by themselves, with the reason.
-    pub async fn sagas_stopped(&self) -> Option<String> {
-        self.sagas.stopped().await
+    /// Resolves with the reason when the sagas have stopped by themselves and another start may mend it. While they wait
+    /// for an upgrade, `/readyz` says so, and everything else goes on.
+    pub async fn sagas_ended(&self) -> Option<String> {
+        self.sagas.ended().await
     }
 
     /// Waits until nothing is under way: every policy has run, every effect is done, every read model shows it.

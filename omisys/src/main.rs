@@ -7,6 +7,7 @@ mod cli;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod config;
+mod dead_letters;
 mod demo;
 mod doctor;
 mod embedded;
@@ -93,6 +94,7 @@ async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(),
         Command::Events(events) => events::run(config, &events, json).await,
         Command::Rebuild(rebuild) => rebuild::run(config, &rebuild, json).await,
         Command::Generations(generations) => rebuild::generations(config, &generations, json).await,
+        Command::DeadLetters(letters) => dead_letters::run(config, &letters, json).await,
         Command::Openapi => embedded::print_openapi(config).await,
         Command::Doctor(doctor) => doctor::run(config, &doctor, json).await,
         Command::Bench(bench) => bench::run(config, &bench, json).await,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Router;
 use command_api::{CommandApi, Random, Rules};
 use database::Database;
+use event_bus::Healing;
 use event_schemas::{Clock, Code};
 use event_store::{Executors, Log};
 use gateway::{Component, Status};
@@ -30,6 +31,7 @@ pub async fn command_api(
     database: &Database,
     executors: Executors,
     identity: &Identity,
+    healing: Healing,
 ) -> Result<(Router, OpenApi), CliError> {
     let services = command_api::Services {
         executors,
@@ -37,6 +39,7 @@ pub async fn command_api(
         secrets: SecretStore::open(database)
             .await
             .context("the secrets could not be opened", STORE_REMEDY)?,
+        healing,
         verifier: identity.verifier(),
         fingerprinter: identity.fingerprinter(),
         clock: Clock::System,
@@ -50,6 +53,12 @@ pub async fn command_api(
     let api = CommandApi::start(services, rules).await;
     let api = api.context("the command API could not start", STORE_REMEDY)?;
     Ok(command_api::router(api).split_for_parts())
+}
+
+/// The dead letters of all who keep theirs in one of `databases`.
+pub async fn healing(databases: impl IntoIterator<Item = Database>) -> Result<Healing, CliError> {
+    let healing = Healing::open(databases).await;
+    healing.context("the dead letters could not be opened", STORE_REMEDY)
 }
 
 /// Method → provider.
@@ -113,7 +122,7 @@ pub fn projections(projector: &Projector) -> Vec<Component> {
         .map(|view| {
             degraded(
                 format!("projections/{}", view.view),
-                "events wait in the dead letters",
+                "events wait in the dead letters: see `omisys dead-letters list`",
             )
         });
     std::iter::once(state).chain(parked).collect()
@@ -128,7 +137,7 @@ pub fn sagas(sagas: &Sagas) -> Vec<Component> {
     if sagas.parked() {
         components.push(degraded(
             "sagas/dead-letters".to_owned(),
-            "events, timers or effects wait in the dead letters",
+            "events, timers or effects wait in the dead letters: see `omisys dead-letters list`",
         ));
     }
     components

@@ -83,11 +83,11 @@ pub async fn run(
             ended.context("the gateway was broken off", "start again: nothing acknowledged is lost")?;
             return Err(CliError::failed("the gateway has ended", "start again: nothing acknowledged is lost"));
         }
-        reason = embedded.sagas_stopped() => {
+        reason = embedded.sagas_ended() => {
             embedded.stop().await;
             return Err(CliError::failed(
                 format!("the sagas have stopped: {}", reason.unwrap_or_default()),
-                "if it says upgrade, upgrade; else start again: nothing acknowledged is lost",
+                "start again: nothing acknowledged is lost",
             ));
         }
     }

@@ -54,6 +54,12 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
+    /// Whether a process runs the system on the directory.
+    pub fn is_taken(config: &Config) -> bool {
+        let file = File::open(Files::of(config).lock());
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+    }
+
     /// Makes the directory if it is missing, and takes the lock.
     pub fn take(config: &Config) -> Result<Self, CliError> {
         let directory = config.data_dir.display();

@@ -59,4 +59,5 @@ fn routes() -> OpenApiRouter<QueryApi> {
         .routes(routes!(reports::sales::sales))
         .routes(routes!(ops::projections::projections))
         .routes(routes!(ops::rebuild::rebuild))
+        .routes(routes!(ops::dead_letters::list))
 }

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use axum::extract::FromRef;
+use event_bus::Healing;
 use event_schemas::Clock;
 use event_store::Log;
 use identity::verifier::Verifier;
@@ -10,6 +11,8 @@ use projections::Views;
 #[derive(Clone)]
 pub struct QueryApi {
     pub views: Views,
+    /// What is parked anywhere.
+    pub healing: Healing,
     pub verifier: Verifier,
     pub clock: Clock,
     /// For what was, and for the lag of views behind it. Never written to.

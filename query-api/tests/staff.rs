@@ -151,7 +151,7 @@ async fn every_route_but_the_catalogue_needs_a_good_token_and_refuses_what_it_do
             reply.expect_problem(400, "malformed-request");
         }
     }
-    assert_eq!(walked, 11);
+    assert_eq!(walked, 12);
     shop.get("/v1/nothing", &admin)
         .await
         .expect_problem(404, "not-found");

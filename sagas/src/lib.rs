@@ -27,8 +27,7 @@ mod worker;
 
 pub use config::{Backoff, SagasConfig};
 pub use sagas::{
-    HealError, SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError,
-    WORK_SUBSCRIBER, migrate,
+    SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER, migrate,
 };
 pub use secrets::{Secret, SecretStore};
 pub use work::open_effects;

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use database::DatabaseError;
-use event_bus::{Batch, BusError, DeadLetter, DeadLetters, NewDeadLetter, Retried, Subscription};
+use event_bus::{Batch, BusError, DeadLetters, NewDeadLetter, Subscription};
 use event_schemas::{Clock, EventId, Position, RecordedEvent};
 use event_store::{Log, LogEntry, ReadError, UnreadableEvent, traced};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
@@ -40,18 +40,6 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 /// Between two looks at dead letters that another process may have parked or healed.
 const LETTERS_EVERY: Duration = Duration::from_secs(5);
 
-/// What is asked of a running runner.
-pub(crate) enum Request {
-    Retry {
-        scope: Arc<str>,
-        reply: oneshot::Sender<Result<Retried, DatabaseError>>,
-    },
-    Skip {
-        scope: Arc<str>,
-        reply: oneshot::Sender<Result<Option<DeadLetter>, DatabaseError>>,
-    },
-}
-
 /// Why the runner ended.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Stop {
@@ -69,11 +57,12 @@ pub(crate) struct Runner {
     pub(crate) dispatcher: Dispatcher,
     pub(crate) folds: Folds,
     pub(crate) letters: DeadLetters,
+    /// Those of timers and effects.
+    pub(crate) work_letters: DeadLetters,
     pub(crate) work: Work,
     /// Effects that are leased to our own worker from the start go to it directly.
     pub(crate) handoff: Handoff,
     pub(crate) handled: watch::Sender<Position>,
-    pub(crate) requests: mpsc::Receiver<Request>,
     pub(crate) config: SagasConfig,
     pub(crate) clock: Clock,
     pub(crate) faults: Faults,
@@ -91,6 +80,8 @@ pub(crate) struct Runner {
 pub(crate) struct Looks {
     lag_at: Instant,
     letters_at: Instant,
+    /// When requests to heal were looked for.
+    asked_at: Instant,
 }
 
 impl Looks {
@@ -99,6 +90,7 @@ impl Looks {
         Self {
             lag_at: now,
             letters_at: now,
+            asked_at: now,
         }
     }
 }
@@ -121,7 +113,6 @@ struct Flight {
 
 enum Step {
     Stop,
-    Request(Request),
     Stored(Result<(), DatabaseError>),
     Batch(Result<Batch, BusError>),
 }
@@ -152,10 +143,10 @@ impl Runner {
             let step = self.next_step().await;
             if !matches!(step, Step::Stop) {
                 self.look().await;
+                self.heal_asked().await?;
             }
             match step {
                 Step::Stop => return self.finish_store().await,
-                Step::Request(request) => self.answer(request).await?,
                 Step::Stored(Ok(())) => self.is_stored().await?,
                 Step::Stored(Err(error)) => self.store_again(error).await?,
                 Step::Batch(Ok(batch)) => {
@@ -196,8 +187,10 @@ impl Runner {
         }
         if !self.config.exclusive && self.looks.letters_at <= now {
             self.looks.letters_at = now + LETTERS_EVERY;
-            if let Err(error) = self.letters.reload().await {
-                tracing::debug!(%error, "the dead letters cannot be looked at");
+            for letters in [&self.letters, &self.work_letters] {
+                if let Err(error) = letters.reload().await {
+                    tracing::debug!(%error, "the dead letters cannot be looked at");
+                }
             }
         }
     }
@@ -206,7 +199,6 @@ impl Runner {
         tokio::select! {
             biased;
             () = self.cancel.cancelled() => Step::Stop,
-            Some(request) = self.requests.recv() => Step::Request(request),
             stored = Self::stored(&mut self.storing) => Step::Stored(stored),
             batch = self.subscription.next_batch(self.config.batch_events, BATCH_WAIT) => Step::Batch(batch),
         }

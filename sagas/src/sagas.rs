@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use database::{Database, DatabaseError};
-use event_bus::{BusError, Checkpoints, DeadLetter, DeadLetters, ParkedScope, Retried, Subscription};
+use event_bus::{BusError, Checkpoints, DeadLetters, ParkedScope, Subscription};
 #[cfg(feature = "cluster")]
 use event_bus::{Positions, StreamSource};
 use event_schemas::{Clock, Position};
 use event_store::{Log, ReadError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,7 +18,7 @@ use crate::dispatch::{Dispatcher, Stopped};
 use crate::fault::Faults;
 use crate::folds::Folds;
 use crate::provider::Provider;
-use crate::runner::{Request, Runner, Stop, furthest};
+use crate::runner::{Runner, Stop, furthest};
 use crate::secrets::SecretStore;
 use crate::trouble::Trouble;
 use crate::work::{Handoff, Work};
@@ -110,15 +110,6 @@ pub struct SagasStatus {
 #[error("the sagas have stopped: {0}")]
 pub struct SagasStopped(pub String);
 
-/// Why a dead letter could not be worked on.
-#[derive(Debug, thiserror::Error)]
-pub enum HealError {
-    #[error(transparent)]
-    Stopped(#[from] SagasStopped),
-    #[error(transparent)]
-    Store(#[from] DatabaseError),
-}
-
 /// The running sagas. Dropping it stops them without waiting; see [`Sagas::stop`].
 #[derive(Debug)]
 pub struct Sagas {
@@ -127,9 +118,8 @@ pub struct Sagas {
     tracker: TaskTracker,
     handled: watch::Receiver<Position>,
     progress: watch::Receiver<u64>,
-    stopped: watch::Receiver<Option<String>>,
+    stopped: watch::Receiver<Option<Reason>>,
     retrying: watch::Receiver<Option<String>>,
-    requests: mpsc::Sender<Request>,
     letters: DeadLetters,
     work_letters: DeadLetters,
     work: Work,
@@ -175,7 +165,6 @@ impl Sagas {
         let (progress_sender, progress) = watch::channel(0);
         let (stopped_sender, stopped) = watch::channel(None);
         let (trouble, retrying) = Trouble::new();
-        let (requests, requested) = mpsc::channel(16);
         let worker = Worker {
             work: work.clone(),
             log: log.clone(),
@@ -194,10 +183,10 @@ impl Sagas {
             dispatcher,
             folds: Folds::new(&log, config.cached_folds),
             letters: letters.clone(),
+            work_letters: work_letters.clone(),
             work: work.clone(),
             handoff,
             handled: position,
-            requests: requested,
             config,
             clock: clock.clone(),
             faults,
@@ -216,7 +205,7 @@ impl Sagas {
         tracker.spawn(ended.clone().watch("runner", async move {
             runner.run().await.map_err(|stop| match stop {
                 Stop::Stopped(Stopped::Cancelled) => None,
-                stop => Some(stop.to_string()),
+                stop => Some(Reason::from(&stop)),
             })
         }));
         let worker_cancel = cancel.clone();
@@ -226,7 +215,7 @@ impl Sagas {
                 .await
                 .map_err(|stopped| match stopped {
                     Stopped::Cancelled => None,
-                    stopped @ Stopped::Died(_) => Some(stopped.to_string()),
+                    stopped @ Stopped::Died(_) => Some(Reason::from(&Stop::Stopped(stopped))),
                 })
         }));
         tracker.close();
@@ -238,7 +227,6 @@ impl Sagas {
             progress,
             stopped,
             retrying,
-            requests,
             letters,
             work_letters,
             work,
@@ -250,7 +238,7 @@ impl Sagas {
     /// How far they are.
     pub async fn status(&self) -> Result<SagasStatus, ReadError> {
         let head = self.log.0.head().await?;
-        let (position, stopped) = (*self.handled.borrow(), self.stopped.borrow().clone());
+        let (position, stopped) = (*self.handled.borrow(), self.failure());
         Ok(SagasStatus {
             position,
             head,
@@ -267,12 +255,27 @@ impl Sagas {
     /// Resolves when they have stopped by themselves or were stopped, with the reason if there is one.
     pub async fn stopped(&self) -> Option<String> {
         self.tracker.wait().await;
-        self.stopped.borrow().clone()
+        self.failure()
+    }
+
+    /// As [`Sagas::stopped`], for whoever would end the process then, so that it is started again. Not for an event of a
+    /// newer binary, which starting again does not mend: until the upgrade somebody has to say that it is needed.
+    pub async fn ended(&self) -> Option<String> {
+        let reason = self.stopped().await;
+        let upgrade = self
+            .stopped
+            .borrow()
+            .as_ref()
+            .is_some_and(|reason| reason.upgrade);
+        if upgrade {
+            std::future::pending::<()>().await;
+        }
+        reason
     }
 
     /// Why they have stopped by themselves; none while they run.
     pub fn failure(&self) -> Option<String> {
-        self.stopped.borrow().clone()
+        self.stopped.borrow().as_ref().map(|reason| reason.text.clone())
     }
 
     /// What the store refuses just now, while the sagas try it again; none if all is well.
@@ -293,8 +296,8 @@ impl Sagas {
         loop {
             handled.mark_unchanged();
             progress.mark_unchanged();
-            if let Some(reason) = stopped.borrow_and_update().clone() {
-                return Err(SagasStopped(reason));
+            if let Some(reason) = &*stopped.borrow_and_update() {
+                return Err(SagasStopped(reason.text.clone()));
             }
             if self
                 .is_idle()
@@ -328,84 +331,11 @@ impl Sagas {
         Ok(self.log.0.head().await? == head && *self.handled.borrow() >= head)
     }
 
-    /// Policies that failed: scopes with the events that wait in them.
+    /// What is parked: scopes of events whose policies failed, timers and effects.
     pub async fn dead_letters(&self) -> Result<Vec<ParkedScope>, DatabaseError> {
         let mut scopes = self.letters.list().await?;
         scopes.extend(self.work_letters.list().await?);
         Ok(scopes)
-    }
-
-    /// The letters of one scope, in order.
-    pub async fn dead_letters_of(&self, scope: &str) -> Result<Vec<DeadLetter>, DatabaseError> {
-        let letters = self.letters.show(scope).await?;
-        if letters.is_empty() {
-            self.work_letters.show(scope).await
-        } else {
-            Ok(letters)
-        }
-    }
-
-    /// Handles the letters of `scope` again, in order, up to the first that fails again.
-    pub async fn retry(&self, scope: &str) -> Result<Retried, HealError> {
-        // Asked for, not remembered: another process may have parked it.
-        if self.work_letters.first(scope).await?.is_some() {
-            return Ok(self.revive(scope).await?);
-        }
-        let (reply, answer) = oneshot::channel();
-        self.ask(
-            Request::Retry {
-                scope: scope.into(),
-                reply,
-            },
-            answer,
-        )
-        .await
-    }
-
-    /// Gives up on the first letter of `scope`; those behind it wait for a retry. None if nothing is parked there.
-    pub async fn skip(&self, scope: &str) -> Result<Option<DeadLetter>, HealError> {
-        if let Some(skipped) = self.work_letters.skip(scope).await? {
-            return Ok(Some(skipped));
-        }
-        let (reply, answer) = oneshot::channel();
-        self.ask(
-            Request::Skip {
-                scope: scope.into(),
-                reply,
-            },
-            answer,
-        )
-        .await
-    }
-
-    /// A timer or an effect goes back to the worker; should it fail again, it comes back as a letter.
-    async fn revive(&self, scope: &str) -> Result<Retried, DatabaseError> {
-        let mut handled = 0;
-        while let Some(letter) = self.work_letters.first(scope).await? {
-            self.work
-                .revive(&letter.event_id, &letter.event_type, self.clock.now())
-                .await?;
-            self.work_letters.resolved(&letter).await?;
-            handled += 1;
-        }
-        Ok(Retried::Healed { handled })
-    }
-
-    async fn ask<T>(
-        &self,
-        request: Request,
-        answer: oneshot::Receiver<Result<T, DatabaseError>>,
-    ) -> Result<T, HealError> {
-        let gone = || {
-            SagasStopped(
-                self.stopped
-                    .borrow()
-                    .clone()
-                    .unwrap_or_else(|| "shut down".to_owned()),
-            )
-        };
-        self.requests.send(request).await.map_err(|_| gone())?;
-        Ok(answer.await.map_err(|_| gone())??)
     }
 }
 
@@ -415,20 +345,37 @@ impl Drop for Sagas {
     }
 }
 
+/// Why the sagas have stopped.
+#[derive(Debug, Clone)]
+struct Reason {
+    text: String,
+    /// The log holds an event of a newer binary.
+    upgrade: bool,
+}
+
+impl From<&Stop> for Reason {
+    fn from(stop: &Stop) -> Self {
+        Self {
+            text: stop.to_string(),
+            upgrade: matches!(stop, Stop::Bus(BusError::Upgrade { .. })),
+        }
+    }
+}
+
 /// What happens when one of the two tasks ends.
 #[derive(Clone)]
 struct Ended {
     cancel: CancellationToken,
-    stopped: watch::Sender<Option<String>>,
+    stopped: watch::Sender<Option<Reason>>,
 }
 
 impl Ended {
     /// Runner and worker live and die together: one without the other would look alive and do half.
-    async fn watch(self, task: &'static str, run: impl Future<Output = Result<(), Option<String>>>) {
+    async fn watch(self, task: &'static str, run: impl Future<Output = Result<(), Option<Reason>>>) {
         let outcome = run.await;
         let reason = match outcome {
             Err(Some(reason)) => {
-                tracing::error!(task, reason, "the sagas have stopped");
+                tracing::error!(task, reason = reason.text, "the sagas have stopped");
                 Some(reason)
             }
             Ok(()) | Err(None) => None,
@@ -436,7 +383,10 @@ impl Ended {
         self.stopped.send_if_modified(|stopped| {
             let first = stopped.is_none() && (reason.is_some() || !self.cancel.is_cancelled());
             if first {
-                *stopped = Some(reason.unwrap_or_else(|| format!("the {task} ended")));
+                *stopped = Some(reason.unwrap_or_else(|| Reason {
+                    text: format!("the {task} ended"),
+                    upgrade: false,
+                }));
             }
             first
         });

@@ -42,7 +42,7 @@ const STEPS: &[&str] = &[table_steps!("timers"), table_steps!("effects")];
 /// Held by whoever leases, so that no two workers are given the same row.
 const LEASING: &str = "sagas/lease";
 
-/// A row that waits for someone to look at its dead letter.
+/// A row that waits for someone to look at its dead letter. (`revive` spells it out.)
 const NEVER: i64 = i64::MAX;
 
 /// Which of the two tables; they have the same columns.
@@ -113,7 +113,8 @@ macro_rules! sql {
                 "UPDATE ",
                 $table,
                 " SET next_attempt_at = ?5, leased = 0, attempts = 0
-                 WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
+                 WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4
+                     AND next_attempt_at = 9223372036854775807"
             ),
         }
     };
@@ -281,7 +282,8 @@ impl Work {
         self.set(item, NEVER).await
     }
 
-    /// To be tried at once, as if for the first time: in whichever table the row is.
+    /// A parked row is to be tried at once, as if for the first time: in whichever table it is. One that somebody works
+    /// on, or that was revived before, stays as it is.
     pub(crate) async fn revive(
         &self,
         event: &EventId,

@@ -1,6 +1,7 @@
 //! The routes, one file each.
 
 mod carts;
+mod dead_letters;
 mod inventory;
 mod orders;
 mod payments;
@@ -18,4 +19,5 @@ pub(crate) fn all() -> OpenApiRouter<CommandApi> {
         .merge(carts::routes())
         .merge(orders::routes())
         .merge(payments::routes())
+        .merge(dead_letters::routes())
 }

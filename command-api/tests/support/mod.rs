@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, Request, header};
 use command_api::{CommandApi, Random, Rules, Services};
 use database::Database;
 use database::testing::TestDatabase;
+use event_bus::Healing;
 use event_schemas::{
     AccountId, Actor, CartId, Clock, Code, CommandId, Currency, Event, ManualClock, OrderEvent, OrderId,
     PaymentId, Position, RecordedEvent, Timestamp, derive_uuid,
@@ -195,6 +196,7 @@ impl Shop {
             executors: executors.clone(),
             log: log.clone(),
             secrets: secrets.clone(),
+            healing: Healing::open([database.clone()]).await.unwrap(),
             verifier: identity.verifier(),
             fingerprinter: identity.fingerprinter(),
             clock: clock.clone().into(),

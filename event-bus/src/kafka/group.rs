@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_schemas::{AggregateType, LogIdentity, Position};
+use event_schemas::{AggregateType, LogIdentity, Position, StreamId};
 use event_store::{Log, LogEntry, UnreadableReason};
 use futures_util::FutureExt as _;
 use rdkafka::TopicPartitionList;
@@ -113,6 +113,10 @@ impl Group {
 
     pub(crate) fn partitioning(&self) -> Partitioning {
         self.source.kafka.partitioning()
+    }
+
+    pub(crate) fn owns(&self, stream: &StreamId) -> bool {
+        self.owned.contains_key(&self.partitioning().of(stream))
     }
 
     pub(crate) async fn next_batch(&mut self, max: usize, wait: Duration) -> Result<Batch, BusError> {

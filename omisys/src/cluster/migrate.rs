@@ -32,7 +32,8 @@ pub async fn run(config: &Config, with_demo: bool) -> Result<(), CliError> {
     stores::views(config, &database, &log).await?;
     if with_demo {
         let executors = Executors::start(&log, &ExecutorOptions::default());
-        let (command, _) = parts::command_api(config, &log, &database, executors, &identity).await?;
+        let healing = parts::healing([database.clone()]).await?;
+        let (command, _) = parts::command_api(config, &log, &database, executors, &identity, healing).await?;
         demo::seed(&command, &identity).await?;
     }
     database

@@ -104,7 +104,8 @@ async fn command_api(config: &Config) -> Result<Running, CliError> {
     let identity = open_identity(config, &database).await?;
     let executors = Executors::start(&log, &ExecutorOptions::default());
     let internal = command_api::internal_router(executors.clone());
-    let (router, _) = parts::command_api(config, &log, &database, executors, &identity).await?;
+    let healing = parts::healing([database.clone()]).await?;
+    let (router, _) = parts::command_api(config, &log, &database, executors, &identity, healing).await?;
     Ok(with_identity(
         router.merge(internal),
         probe::all(vec![probe::database(&database)]),
@@ -124,6 +125,7 @@ async fn query_api(config: &Config) -> Result<Running, CliError> {
     let keys = follow_keys(&verifier, identity, &stopping);
     let api = QueryApi {
         views: views.clone(),
+        healing: parts::healing([database.clone()]).await?,
         verifier,
         clock: Clock::System,
         log: log.clone(),
@@ -246,7 +248,7 @@ async fn sagas(config: &Config) -> Result<Running, CliError> {
         components
     });
     Ok(Running {
-        ended: Box::pin(async move { ending.stopped().await.unwrap_or_default() }),
+        ended: Box::pin(async move { ending.ended().await.unwrap_or_default() }),
         stop: Box::pin(async move { sagas.stop().await }),
         ..Running::new(Router::new(), readiness)
     })

@@ -63,7 +63,9 @@ impl Shop {
         let identity = crate::accounts::open_in(config, database.clone()).await?;
         let views = crate::cluster::stores::views(config, &database, &log).await?;
         let executors = Executors::start(&log, &ExecutorOptions::default());
-        let (command, _) = crate::parts::command_api(config, &log, &database, executors, &identity).await?;
+        let healing = crate::parts::healing([database.clone()]).await?;
+        let (command, _) =
+            crate::parts::command_api(config, &log, &database, executors, &identity, healing).await?;
         Ok(Self {
             command,
             identity,

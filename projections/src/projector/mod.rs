@@ -8,6 +8,7 @@
 //! subscriber's, with nothing to tell apart when a batch is stored.
 
 mod fold;
+mod healing;
 mod hot;
 mod poison;
 mod prepared;
@@ -341,6 +342,7 @@ impl Shared {
             clock: self.clock.clone(),
             state: state_sender,
             requests: received,
+            looked_at: Instant::now(),
             cancel: self.cancel.child_token(),
             measure_at: Instant::now(),
             #[cfg(feature = "cluster")]

@@ -55,6 +55,8 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) state: watch::Sender<ProjectorState>,
     pub(super) requests: mpsc::Receiver<Retry>,
+    /// When requests of other processes were looked for.
+    pub(super) looked_at: Instant,
     pub(super) cancel: CancellationToken,
     /// When the lag is to be measured again, at the latest.
     pub(super) measure_at: Instant,
@@ -180,6 +182,7 @@ impl Worker {
                     }
                     self.handle(&batch).await?;
                     subscription.ack(&batch).await?;
+                    self.heal_asked(Some(subscription)).await;
                     if self.measure_at <= Instant::now() {
                         self.measure(subscription).await;
                     }
@@ -211,6 +214,7 @@ impl Worker {
     /// Nothing has come for a while.
     async fn idle(&mut self, subscription: &mut Subscription) -> Result<(), ProjectError> {
         self.measure(subscription).await;
+        self.heal_asked(Some(subscription)).await;
         #[cfg(feature = "cluster")]
         {
             self.runner.idle().await;
@@ -254,6 +258,7 @@ impl Worker {
                 biased;
                 () = self.cancel.cancelled() => break,
                 Some(retry) = self.requests.recv() => self.retry(retry).await,
+                () = tokio::time::sleep(IDLE_WAIT) => self.heal_asked(None).await,
             }
         }
     }
@@ -267,7 +272,7 @@ impl Worker {
     }
 
     /// Folds the letters of `scope` in order, up to the first that fails again.
-    async fn heal(
+    pub(super) async fn heal(
         &mut self,
         view: &str,
         scope: &str,

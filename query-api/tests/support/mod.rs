@@ -10,6 +10,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use axum::response::Response;
+use database::Database;
+use event_bus::Healing;
 use event_schemas::{
     AccountId, Actor, ActorKind, AggregateType, CartEvent, CartId, Clock, Code, CommandId, CorrelationId,
     CountryCode, Currency, CustomerId, Event, InventoryEvent, ManualClock, Metadata, Money, OrderEvent,
@@ -83,6 +85,9 @@ pub async fn start_with(wait: Duration) -> Shop {
         .unwrap();
     let api = QueryApi {
         views: views.clone(),
+        healing: Healing::open([Database::from(&file), Database::from(&views_file)])
+            .await
+            .unwrap(),
         verifier: identity.verifier(),
         clock: clock.clone().into(),
         log: log.clone(),
