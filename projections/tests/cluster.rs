@@ -12,14 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use event_bus::{Checkpoints, Kafka, KafkaOptions, Relay, RelayOptions, StreamSource};
+use database::Database;
+use event_bus::{
+    Checkpoints, Healing, HealingOutcome, Kafka, KafkaOptions, Relay, RelayOptions, Remedy, Retried,
+    StreamSource,
+};
 use event_schemas::{Clock, Version};
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use projections::{
     CacheState, ConsistencyPoint, Mongo, MongoOptions, Projector, ProjectorState, RebuildOptions, Redis,
     RedisOptions, VIEW_NAMES, Views, ViewsCluster,
 };
-use shop::{PATIENCE, Shop, clock, order_paid, order_placed, order_stream, soon};
+use shop::{
+    PATIENCE, Shop, clock, log_of_the_next_version, order_paid, order_placed, order_stream, rewrite, soon,
+};
+use sqlite_file::SqliteError;
 use support::{Dice, Story, money, order_id};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -72,6 +79,20 @@ impl Cluster {
             mongo: Mongo::connect(&mongo).await.unwrap(),
             redis,
         })
+    }
+
+    /// Nothing reaches Kafka before [`Cluster::begin`]: what is appended meanwhile may be changed by SQL that names one row.
+    async fn tell(&mut self, story: u64, sql: &'static str) {
+        self.relay.stop().await;
+        let events = Story::tell(story, 4).log(&mut Dice(story));
+        self.shop.append_all(&events).await;
+        rewrite(&mut self.shop, sql).await;
+    }
+
+    async fn begin(&mut self) {
+        let (options, cancel) = (RelayOptions::default(), CancellationToken::new());
+        let relay = Relay::start(&self.shop.log, &self.shop.log_file, &self.kafka, options, cancel);
+        self.relay = relay.await.unwrap();
     }
 
     /// As another process opens them.
@@ -238,6 +259,117 @@ async fn documents_that_were_lost_are_folded_again() {
     );
     again.stop().await;
     cluster.end().await;
+}
+
+/// What a person asks for is done by the one of two projectors that the aggregate's events come to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_payload_parks_its_aggregate_and_is_healed_where_that_is_followed() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    let healing = Healing::open([Database::from(&cluster.shop.log_file)])
+        .await
+        .unwrap();
+    cluster
+        .tell(
+            91,
+            "UPDATE events SET payload = '{}' || payload WHERE position =
+                 (SELECT min(position) FROM events WHERE event_type = 'OrderPlaced')",
+        )
+        .await;
+    cluster.begin().await;
+    let (views, one, two) = (
+        cluster.views().await,
+        cluster.projector().await,
+        cluster.projector().await,
+    );
+    let parked = until(|| async {
+        let parked = healing.list(None, None, 100).await.unwrap();
+        (parked.len() == 3).then_some(parked)
+    })
+    .await;
+    assert!(
+        parked.iter().all(|other| other.scope == parked[0].scope),
+        "{parked:?}"
+    );
+    // The rest goes on.
+    let products = until(|| async {
+        let verified = views.verify(&cluster.shop.log, "products").await.unwrap();
+        (verified.waiting == 0).then_some(verified)
+    });
+    assert!(products.await.equal());
+    let mended = cluster.shop.log_file.write(|conn| {
+        let sql = "UPDATE events SET payload = substr(payload, 3) WHERE payload LIKE '{}%'";
+        Ok::<_, SqliteError>(conn.execute(sql, [])?)
+    });
+    assert_eq!(mended.await.unwrap(), 1);
+    for parked in parked {
+        let asked = healing
+            .ask(&parked.id(), Remedy::Retry, "test", clock().now())
+            .await
+            .unwrap();
+        let outcome = healing.wait(asked, soon()).await.unwrap();
+        assert!(
+            matches!(outcome, Some(HealingOutcome::Retried(Retried::Healed { handled })) if handled > 0),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(healing.list(None, None, 100).await.unwrap(), []);
+    cluster.assert_verified(&views).await;
+    // Also the one that did not do it hears of it.
+    for projector in [&one, &two] {
+        until(|| async { projector.status().iter().all(|view| !view.parked).then_some(()) }).await;
+        projector.stop().await;
+    }
+    cluster.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_event_stops_the_views_that_read_it_and_no_other_until_the_upgrade() {
+    let Some(mut cluster) = Cluster::start().await else {
+        return;
+    };
+    cluster
+        .tell(
+            92,
+            "UPDATE events SET event_version = '9.0' WHERE position =
+                 (SELECT min(position) FROM events WHERE event_type = 'OrderPlaced')",
+        )
+        .await;
+    cluster.begin().await;
+    let (views, old) = (cluster.views().await, cluster.projector().await);
+    until(|| async { matches!(old.state(), ProjectorState::Upgrade(_)).then_some(()) }).await;
+    assert!(matches!(old.state(), ProjectorState::Upgrade(text) if text.contains("upgrade")));
+    let next_version = log_of_the_next_version(&cluster.shop.log_file, "OrderPlaced").await;
+    for other in ["products", "stock", "carts", "payments"] {
+        let verified = until(|| async {
+            let verified = views.verify(&next_version, other).await.unwrap();
+            (verified.waiting == 0).then_some(verified)
+        })
+        .await;
+        assert!(verified.equal() && verified.documents > 0, "{verified:?}");
+    }
+    assert!(old.status().iter().all(|view| !view.parked), "it is no poison");
+    assert!(matches!(old.state(), ProjectorState::Upgrade(_)));
+    old.stop().await;
+
+    cluster.shop.log = next_version;
+    let (views, new) = (cluster.views().await, cluster.projector().await);
+    cluster.assert_verified(&views).await;
+    assert_eq!(new.state(), ProjectorState::Running);
+    new.stop().await;
+    cluster.end().await;
+}
+
+async fn until<T, F: Future<Output = Option<T>>>(probe: impl Fn() -> F) -> T {
+    let deadline = Instant::now() + 2 * PATIENCE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not in time");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A projector that nothing comes to, because nobody brings it, says that it is behind.

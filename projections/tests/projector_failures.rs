@@ -6,11 +6,13 @@
 mod shop;
 mod support;
 
-use event_bus::Retried;
+use database::Database;
+use event_bus::{Healing, HealingOutcome, Remedy, Retried, ScopeId};
 use event_schemas::{Position, Version};
-use projections::{Difference, ProjectorState, ViewError};
+use projections::{Difference, ProjectorState, ViewError, Views};
 use shop::{
-    Shop, eventually, order_paid, order_payload, order_placed, order_stream, rename, rewrite, rewrite_payload,
+    Shop, clock, eventually, log_of_the_next_version, order_paid, order_payload, order_placed, order_stream,
+    rename, rewrite, rewrite_payload, soon,
 };
 use support::{money, order_id};
 
@@ -89,6 +91,104 @@ async fn a_newer_event_stops_the_projector_with_what_came_before() {
     );
     assert!(projector.status().iter().all(|view| !view.parked));
     projector.stop().await;
+
+    // The upgrade: a binary that reads the version. It goes on where the other one stopped.
+    shop.log = log_of_the_next_version(&shop.log_file, "OrderPaid").await;
+    shop.views = Views::open_sqlite(&shop.views_file, shop.log.identity())
+        .await
+        .unwrap();
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    assert_eq!(projector.state(), ProjectorState::Running);
+    for view in ["orders", "order_timeline", "sales"] {
+        assert_eq!(shop.differences(view).await, []);
+    }
+    let order = shop.views.orders().get(&order_id(1).into()).await.unwrap();
+    assert_eq!(order.unwrap().doc.version, Version(2), "nothing was skipped");
+}
+
+/// Another process asks; the projector does it between two batches.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_from_outside_is_carried_out_in_order() {
+    let mut shop = Shop::open().await;
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    shop.append(order_stream(1), Version(1), order_paid(1, money(900)))
+        .await;
+    rewrite(
+        &mut shop,
+        "UPDATE events SET payload = '{\"OrderPlaced\":{}}' WHERE position = 1",
+    )
+    .await;
+    // Nobody placed it: it does not fold into an order.
+    for version in 0..2 {
+        shop.append(order_stream(3), Version(version), order_paid(3, money(1)))
+            .await;
+    }
+    shop.append(order_stream(2), Version(0), order_placed(2)).await;
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    assert!(
+        shop.views
+            .orders()
+            .get(&order_id(2).into())
+            .await
+            .unwrap()
+            .is_some(),
+        "the rest goes on"
+    );
+    let healing = Healing::open([Database::from(&shop.views_file)]).await.unwrap();
+    let parked = |number| {
+        let healing = healing.clone();
+        async move {
+            let all = healing.list(None, None, 100).await.unwrap();
+            let scope = order_stream(number).to_string();
+            let mut all = all.into_iter().filter(move |parked| *parked.scope == *scope);
+            let found = all.find(|parked| &*parked.subscriber == "orders.g1");
+            found.unwrap()
+        }
+    };
+    let ask = |id: ScopeId, remedy| {
+        let healing = healing.clone();
+        async move {
+            let asked = healing.ask(&id, remedy, "test", clock().now()).await.unwrap();
+            healing.wait(asked, soon()).await.unwrap().unwrap()
+        }
+    };
+    let broken = parked(1).await;
+    assert_eq!(broken.letters, 2);
+    assert!(matches!(
+        ask(broken.id(), Remedy::Retry).await,
+        HealingOutcome::Retried(Retried::StillParked { handled: 0, .. })
+    ));
+    rewrite_payload(&shop, order_payload()).await;
+    for scope in healing.list(None, None, 100).await.unwrap() {
+        if scope.scope == broken.scope {
+            assert_eq!(
+                ask(scope.id(), Remedy::Retry).await,
+                HealingOutcome::Retried(Retried::Healed { handled: 2 })
+            );
+        }
+    }
+    let order = shop.views.orders().get(&order_id(1).into()).await.unwrap();
+    assert_eq!(order.unwrap().doc.version, Version(2));
+    for view in ["order_timeline", "sales"] {
+        assert_eq!(shop.differences(view).await, []);
+    }
+
+    // One is given up, and only that one: the other does not fold either, and stays.
+    let unplaced = parked(3).await;
+    let position = unplaced.first.position;
+    let outcome = ask(unplaced.id(), Remedy::Skip { position }).await;
+    assert!(matches!(outcome, HealingOutcome::Skipped { .. }), "{outcome:?}");
+    let left = parked(3).await;
+    assert_eq!((left.letters, left.first.position), (1, Position(position.0 + 1)));
+    assert!(matches!(
+        ask(left.id(), Remedy::Retry).await,
+        HealingOutcome::Retried(Retried::StillParked { handled: 0, .. })
+    ));
+    let position = left.first.position;
+    ask(left.id(), Remedy::Skip { position }).await;
+    assert!(projector.status().iter().all(|view| !view.parked));
 }
 
 #[tokio::test(flavor = "multi_thread")]

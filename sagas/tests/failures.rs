@@ -7,7 +7,9 @@ mod common;
 use aggregates::inventory::InventoryCommand;
 use aggregates::order::OrderStatus;
 use common::{DEADLINE, Shop, Summary, order_id, sku};
-use event_schemas::{OrderId, ReleaseReason};
+use database::{DatabaseError, params};
+use event_bus::{HealingOutcome, Remedy, Retried};
+use event_schemas::{AggregateType, OrderId, ReleaseReason, StreamId, Version};
 use sagas::SagasConfig;
 use sagas::fault::Faults;
 use sagas::provider::token;
@@ -216,11 +218,8 @@ async fn a_policy_that_fails_parks_its_scope_and_lets_the_rest_go_on() {
         .expect("reserved");
     shop.restart().await;
     shop.settle().await;
-    let letters = shop
-        .sagas()
-        .dead_letters_of(&parked[0].scope)
-        .await
-        .expect("read");
+    let healing = shop.healing().await;
+    let letters = healing.show(&parked[0].id(), 10).await.expect("read");
     assert_eq!(letters.len(), 2);
     assert!(
         letters[0]
@@ -237,14 +236,14 @@ async fn a_policy_that_fails_parks_its_scope_and_lets_the_rest_go_on() {
 
     // Retried too early it stays; once the order is there, all of it is healed in order.
     assert!(matches!(
-        shop.sagas().retry(&parked[0].scope).await.expect("answered"),
-        event_bus::Retried::StillParked { handled: 0, .. }
+        shop.heal(&parked[0], Remedy::Retry).await,
+        HealingOutcome::Retried(Retried::StillParked { handled: 0, .. })
     ));
     let placed = shop.place("ghost", &[("MUG", 2, 500)], token::OK).await;
     shop.settle().await;
     assert_eq!(
-        shop.sagas().retry(&parked[0].scope).await.expect("answered"),
-        event_bus::Retried::Healed { handled: 2 }
+        shop.heal(&parked[0], Remedy::Retry).await,
+        HealingOutcome::Retried(Retried::Healed { handled: 2 })
     );
     shop.settle().await;
     assert_eq!(shop.order(placed).await.status(), OrderStatus::Paid);
@@ -253,28 +252,109 @@ async fn a_policy_that_fails_parks_its_scope_and_lets_the_rest_go_on() {
 }
 
 #[tokio::test]
-async fn a_letter_can_be_given_up() {
+async fn a_letter_can_be_given_up_and_only_that_one() {
     let mut shop = Shop::open().await;
     shop.stock("MUG", 100).await;
-    let request = shop.request(InventoryCommand::Reserve {
-        order_id: order_id("ghost"),
-        quantity: 1,
-    });
-    shop.executors
-        .inventory
-        .submit(&sku("MUG"), request)
-        .await
-        .expect("reserved");
+    for quantity in [1, 2] {
+        let request = shop.request(InventoryCommand::Reserve {
+            order_id: order_id("ghost"),
+            quantity,
+        });
+        shop.executors
+            .inventory
+            .submit(&sku("MUG"), request)
+            .await
+            .expect("reserved");
+        let reason = ReleaseReason::OrderCancelled;
+        let request = shop.request(InventoryCommand::Release {
+            order_id: order_id("ghost"),
+            reason,
+        });
+        shop.executors
+            .inventory
+            .submit(&sku("MUG"), request)
+            .await
+            .expect("released");
+    }
     shop.settle().await;
     let parked = shop.sagas().dead_letters().await.expect("read");
-    let skipped = shop
-        .sagas()
-        .skip(&parked[0].scope)
-        .await
-        .expect("answered")
-        .expect("a letter");
-    assert_eq!(skipped.event_type, "StockReserved");
+    let skip = Remedy::Skip {
+        position: parked[0].first.position,
+    };
+    let outcome = shop.heal(&parked[0], skip).await;
+    assert!(
+        matches!(&outcome, HealingOutcome::Skipped { what } if what.contains("StockReserved")),
+        "{outcome:?}"
+    );
+    let left = shop.sagas().dead_letters().await.expect("read");
+    assert_eq!((left[0].letters, parked[0].letters), (1, 2));
+    assert!(left[0].first.position > parked[0].first.position);
+    assert!(shop.sagas().parked());
+    let skip = Remedy::Skip {
+        position: left[0].first.position,
+    };
+    shop.heal(&left[0], skip).await;
     shop.no_dead_letters().await;
+}
+
+#[tokio::test]
+async fn a_broken_payload_parks_its_order_only_and_heals_in_order() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 100).await;
+    shop.stop().await;
+    // One batch: the order whose first event gets broken, what follows of it, and another order.
+    let broken = shop.place("ada", &[("MUG", 1, 500)], token::OK).await;
+    shop.cancel(broken).await;
+    let other = shop.place("bob", &[("MUG", 2, 500)], token::OK).await;
+    let stream = StreamId::new(AggregateType::Order, broken);
+    let payload = shop
+        .log
+        .read_raw_stream("order", stream.aggregate_id.as_str(), Version(0), 1);
+    let payload = payload.await.expect("read")[0].payload.clone();
+    shop.rewrite(r#"payload = '{"OrderPlaced":{}}'"#, &stream, 1)
+        .await;
+    shop.restart().await;
+    shop.settle().await;
+    assert_eq!(
+        shop.order(other).await.status(),
+        OrderStatus::Paid,
+        "the rest goes on"
+    );
+
+    let parked = shop.sagas().dead_letters().await.expect("read");
+    let ids: Vec<String> = parked.iter().map(|parked| parked.id().to_string()).collect();
+    assert_eq!(ids, [format!("sagas:{stream}")]);
+    let letters = shop.healing().await.show(&parked[0].id(), 10).await;
+    let letters: Vec<(u64, bool)> = letters
+        .expect("read")
+        .iter()
+        .map(|letter| (letter.event_id.version.0, letter.reason.is_some()))
+        .collect();
+    assert_eq!(letters, [(1, true), (2, false)], "the cancellation waits");
+    // Also orders that come later.
+    let later = shop.place("eve", &[("MUG", 1, 500)], token::OK).await;
+    shop.settle().await;
+    assert_eq!(shop.order(later).await.status(), OrderStatus::Paid);
+    assert!(matches!(
+        shop.heal(&parked[0], Remedy::Retry).await,
+        HealingOutcome::Retried(Retried::StillParked { handled: 0, .. })
+    ));
+
+    let mend = shop.database.write(move |session| {
+        let sql = "UPDATE events SET payload = ?1 WHERE aggregate_type = 'order' AND payload = ?2";
+        session.execute(sql, &params![payload, r#"{"OrderPlaced":{}}"#])
+    });
+    assert_eq!(mend.await, Ok::<_, DatabaseError>(1));
+    assert_eq!(
+        shop.heal(&parked[0], Remedy::Retry).await,
+        HealingOutcome::Retried(Retried::Healed { handled: 2 })
+    );
+    shop.settle().await;
+    assert_eq!(shop.order(broken).await.status(), OrderStatus::Cancelled);
+    // In order: what the first event had reserved, the second has released.
+    assert_eq!(shop.item("MUG").await.reserved_total(), 3);
+    assert_eq!(shop.count("StockReserved").await, 3);
+    shop.audit(&[broken, other, later]).await;
 }
 
 #[tokio::test]

@@ -10,8 +10,8 @@ use aggregates::cart::CartStatus;
 use aggregates::order::OrderStatus;
 use aggregates::payment::PaymentStatus;
 use common::Shop;
-use database::DatabaseError;
-use event_schemas::{Event, PaymentEvent, Position};
+use event_bus::{HealingOutcome, Remedy, Retried};
+use event_schemas::{AggregateType, Event, PaymentEvent, Position, StreamId};
 use sagas::SagasConfig;
 use sagas::fault::{BEFORE_PROVIDER, Faults};
 use sagas::provider::{SandboxFault, token};
@@ -195,7 +195,9 @@ async fn a_refund_that_fails_for_good_is_a_dead_letter_and_can_be_retried() {
     assert_eq!(parked.len(), 1, "it waits for someone to look");
     assert_eq!(shop.refunded(order).await, 0);
 
-    shop.sagas().retry(&parked[0].scope).await.expect("retried");
+    let outcome = shop.heal(&parked[0], Remedy::Retry).await;
+    let healed = Retried::Healed { handled: 1 };
+    assert_eq!(outcome, HealingOutcome::Retried(healed));
     shop.settle().await;
     assert_eq!(shop.refunded(order).await, 500);
     shop.audit(&[order]).await;
@@ -246,15 +248,25 @@ async fn an_event_of_a_newer_binary_stops_the_sagas_and_says_upgrade() {
     let mut shop = Shop::open().await;
     shop.stop().await;
     shop.stock("MUG", 5).await;
-    let newer = shop.database.write(|session| {
-        let sql = "UPDATE events SET event_version = '99.0' WHERE position = 2";
-        session.execute(sql, &[])
-    });
-    assert_eq!(newer.await, Ok::<_, DatabaseError>(1));
+    let stream = StreamId::new(AggregateType::Inventory, "MUG");
+    shop.rewrite("event_version = '99.0'", &stream, 2).await;
+    let order = shop.place("ada", &[("MUG", 1, 500)], token::OK).await;
     shop.restart().await;
     let reason = shop.sagas().stopped().await.expect("a reason");
     assert!(reason.contains("upgrade"), "{reason}");
     let status = shop.sagas().status().await.expect("read");
-    assert_eq!((status.position, status.head), (Position(1), Position(2)));
+    assert_eq!(status.position, Position(1));
     assert_eq!(status.stopped, Some(reason));
+    assert!(!shop.sagas().parked(), "it is no poison");
+    // The process goes on, to say so.
+    let ended = tokio::time::timeout(Duration::from_millis(50), shop.sagas().ended()).await;
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(shop.order(order).await.status(), OrderStatus::Placed);
+
+    // As a binary that knows the version reads it.
+    shop.rewrite("event_version = '1.0'", &stream, 2).await;
+    shop.restart().await;
+    shop.settle().await;
+    assert_eq!(shop.order(order).await.status(), OrderStatus::Paid);
+    shop.audit(&[order]).await;
 }

@@ -4,7 +4,7 @@
 use crate::support::{customer_id, metadata, order_id, placed, sku, time, uuid};
 use event_schemas::{
     ActorKind, AggregateType, Clock, CommandId, Event, ManualClock, Metadata, Money, OrderEvent, PaymentId,
-    RecordedEvent, StreamId, Version,
+    RecordedEvent, StreamId, Upcasters, Version,
 };
 use event_store::{Append, AppendOutcome, Chain, Log, LogOptions, Receipt};
 use projections::{Difference, Projector, VIEW_NAMES, Views};
@@ -200,6 +200,17 @@ pub async fn rewrite(shop: &mut Shop, sql: &'static str) {
     )
     .await
     .unwrap();
+}
+
+/// The log as a binary reads it that knows version 9.0 of `event_type`.
+pub async fn log_of_the_next_version(file: &SqliteFile, event_type: &'static str) -> Log {
+    let upcasters = Upcasters::default().with(event_type, "9.0", event_type, "1.0", |payload| payload);
+    let options = LogOptions {
+        clock: clock(),
+        upcasters,
+        ..LogOptions::default()
+    };
+    Log::open(file, options).await.unwrap()
 }
 
 pub async fn rewrite_payload(shop: &Shop, payload: String) {

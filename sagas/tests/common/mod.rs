@@ -11,7 +11,8 @@ use aggregates::inventory::{InventoryCommand, StockItem};
 use aggregates::order::{Order, OrderCommand, tax, totals};
 use aggregates::payment::{Payment, PaymentCommand};
 use database::testing::TestDatabase;
-use database::{Database, DatabaseError};
+use database::{Database, DatabaseError, params};
+use event_bus::{Healing, HealingOutcome, ParkedScope, Remedy};
 use event_schemas::{
     Actor, ActorKind, CancelReason, CartId, Clock, Code, CommandId, CountryCode, Currency, CustomerId, Event,
     ManualClock, Money, OrderId, OrderLine, OrderPlaced, PaymentId, PaymentMethod, Position, ProductId,
@@ -436,6 +437,35 @@ impl Shop {
 
     pub async fn no_dead_letters(&self) {
         assert_eq!(self.sagas().dead_letters().await.expect("read"), Vec::new());
+    }
+
+    /// What is parked, asked from outside.
+    pub async fn healing(&self) -> Healing {
+        Healing::open([self.database.clone()]).await.expect("opened")
+    }
+
+    /// Asks for the remedy, as another process does, and waits for what comes of it.
+    pub async fn heal(&self, parked: &ParkedScope, remedy: Remedy) -> HealingOutcome {
+        let healing = self.healing().await;
+        let asked = healing
+            .ask(&parked.id(), remedy, "test", self.clock().now())
+            .await;
+        let deadline = tokio::time::Instant::now() + DEADLINE;
+        let outcome = healing.wait(asked.expect("asked"), deadline).await;
+        outcome.expect("read").expect("in time")
+    }
+
+    /// Overwrites what the log has stored of one event.
+    pub async fn rewrite(&self, set: &'static str, stream: &StreamId, version: u64) {
+        let stream = stream.clone();
+        let written = self.database.write(move |session| {
+            let sql = format!(
+                "UPDATE events SET {set} WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3"
+            );
+            let (kind, id) = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
+            session.execute(&sql, &params![kind, id, version])
+        });
+        assert_eq!(written.await, Ok::<_, DatabaseError>(1));
     }
 
     pub async fn summary(&self, orders: &[OrderId]) -> Summary {
