@@ -33,7 +33,7 @@ async fn the_document_lists_every_route_with_its_access() {
     let operations = operations(&shop.openapi);
     assert_eq!(
         operations.len(),
-        24,
+        26,
         "{:?}",
         operations.iter().map(|(path, _)| path).collect::<Vec<_>>()
     );

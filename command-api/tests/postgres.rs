@@ -11,6 +11,8 @@ mod carts;
 mod catalogue;
 #[path = "checkout.rs"]
 mod checkout;
+#[path = "dead_letters.rs"]
+mod dead_letters;
 #[path = "degraded.rs"]
 mod degraded;
 #[path = "internal.rs"]

@@ -188,7 +188,11 @@ async fn what_is_asked_from_outside_is_carried_out_in_order() {
     ));
     let position = left.first.position;
     ask(left.id(), Remedy::Skip { position }).await;
-    assert!(projector.status().iter().all(|view| !view.parked));
+    let orders = || {
+        let mut status = projector.status().into_iter();
+        status.find(|view| view.view == "orders").unwrap()
+    };
+    eventually(|| !orders().parked).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

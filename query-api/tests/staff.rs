@@ -117,6 +117,55 @@ async fn projections_say_how_far_they_are() {
 }
 
 #[tokio::test]
+async fn dead_letters_are_listed_page_by_page_for_those_who_may_see_operations() {
+    let shop = start().await;
+    for order in ["o-1", "o-2", "o-3"] {
+        shop.park("orders.g1", order).await;
+    }
+    shop.park("sagas", "o-1").await;
+    let (staff, customer) = (
+        shop.token(Role::Staff, 9).await,
+        shop.token(Role::Customer, 1).await,
+    );
+    shop.get("/ops/dead-letters", &customer)
+        .await
+        .expect_problem(403, "forbidden");
+    let (mut listed, mut query) = (Vec::new(), "?limit=3".to_owned());
+    loop {
+        let page = shop
+            .get(&format!("/ops/dead-letters{query}"), &staff)
+            .await
+            .json();
+        for item in page["items"].as_array().unwrap() {
+            listed.push(item["id"].as_str().unwrap().to_owned());
+            assert_eq!(
+                (&item["letters"], &item["first"]["reason"]),
+                (&1.into(), &"broken".into())
+            );
+        }
+        let Some(cursor) = page["next_cursor"].as_str() else {
+            break;
+        };
+        query = format!("?limit=3&cursor={cursor}");
+    }
+    let ids = [
+        "orders.g1:order/o-1",
+        "orders.g1:order/o-2",
+        "orders.g1:order/o-3",
+        "sagas:order/o-1",
+    ];
+    assert_eq!(listed, ids);
+    let page = shop
+        .get("/ops/dead-letters?subscriber=sagas", &staff)
+        .await
+        .json();
+    assert_eq!(page["items"].as_array().unwrap().len(), 1);
+    shop.get("/ops/dead-letters?cursor=nonsense", &staff)
+        .await
+        .expect_problem(400, "malformed-request");
+}
+
+#[tokio::test]
 async fn every_route_but_the_catalogue_needs_a_good_token_and_refuses_what_it_does_not_know() {
     let shop = start().await;
     let admin = shop.token(Role::Admin, 9).await;

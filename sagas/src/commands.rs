@@ -8,7 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use event_schemas::{Actor, CommandId, CorrelationId, EventId, Version};
-use event_store::{CommandRequest, ExecuteError, Executors, Fingerprints, Receipt};
+use event_store::{
+    CommandRequest, ExecuteError, Executors, Fingerprints, Receipt, Unavailable, UnreadableReason,
+};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::policies::{Command, Refusal, Refused};
@@ -76,6 +78,8 @@ pub enum CommandOutcome {
     Exists,
     /// It may succeed later, under the same id.
     Retry { reason: String },
+    /// The aggregate has an event of a newer binary than the one that executes: that one has to be upgraded first.
+    Upgrade { reason: String },
     /// It never will.
     Failed { reason: String },
 }
@@ -137,6 +141,13 @@ impl CommandOutcome {
                 }
             }
             Err(ExecuteError::VersionMismatch { .. }) => Self::Exists,
+            Err(ExecuteError::Unavailable(Unavailable::Unreadable(event)))
+                if event.reason == UnreadableReason::Newer =>
+            {
+                Self::Upgrade {
+                    reason: event.to_string(),
+                }
+            }
             Err(error) if error.retryable() => Self::Retry {
                 reason: error.to_string(),
             },

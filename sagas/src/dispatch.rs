@@ -17,6 +17,9 @@ pub(crate) enum Failure {
     /// The aggregate is busy with something that takes its time: the policy has to run again later.
     #[error("{0}")]
     Later(String),
+    /// The aggregate has an event that a newer binary wrote. No dead letter: whoever follows the stream stops.
+    #[error("{0}")]
+    Upgrade(String),
     /// Nobody foresaw this: a dead letter.
     #[error("{0}")]
     Unforeseen(String),
@@ -150,6 +153,9 @@ impl Dispatcher {
                         () = tokio::time::sleep(self.backoff.after(tries)) => {}
                         () = self.cancel.cancelled() => return Err(Stopped::Cancelled.into()),
                     }
+                }
+                CommandOutcome::Upgrade { reason } => {
+                    return Err(Failure::Upgrade(format!("{name}: {reason}")));
                 }
                 CommandOutcome::Failed { reason } => {
                     count(policy, "failed");

@@ -199,7 +199,7 @@ impl Worker {
             .await
         {
             Ok(()) => Ok(alert.map_or(Next::Done, Next::Alert)),
-            Err(Failure::Later(_)) => Ok(Next::Again(self.backoff(item))),
+            Err(Failure::Later(_) | Failure::Upgrade(_)) => Ok(Next::Again(self.backoff(item))),
             Err(Failure::Unforeseen(reason)) => Ok(Next::Park(reason)),
             Err(Failure::Stopped(stopped)) => Err(stopped),
         }
@@ -338,7 +338,7 @@ impl Worker {
         match self.dispatcher.run(&Cause::of_report(id), command).await {
             Ok(()) => Ok(true),
             Err(Failure::Stopped(stopped)) => Err(stopped),
-            Err(Failure::Later(reason) | Failure::Unforeseen(reason)) => {
+            Err(Failure::Later(reason) | Failure::Upgrade(reason) | Failure::Unforeseen(reason)) => {
                 tracing::error!(?report, reason, "a report was not recorded and will come again");
                 Ok(false)
             }

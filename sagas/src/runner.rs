@@ -14,7 +14,7 @@ use std::time::Duration;
 use database::DatabaseError;
 use event_bus::{Batch, BusError, DeadLetters, NewDeadLetter, Subscription};
 use event_schemas::{Clock, EventId, Position, RecordedEvent};
-use event_store::{Log, LogEntry, ReadError, UnreadableEvent, traced};
+use event_store::{Log, LogEntry, ReadError, UnreadableEvent, UnreadableReason, traced};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,9 @@ pub(crate) enum Stop {
     Bus(#[from] BusError),
     #[error(transparent)]
     Store(#[from] DatabaseError),
+    /// What follows from an event concerns an aggregate with an event of a newer binary.
+    #[error("{0}")]
+    Upgrade(String),
 }
 
 pub(crate) struct Runner {
@@ -300,6 +303,7 @@ impl Runner {
         let actions = match self.react(recorded).await {
             Ok(actions) => actions,
             Err(Failure::Stopped(stopped)) => return Err(stopped.into()),
+            Err(Failure::Upgrade(reason)) => return Err(Stop::Upgrade(reason)),
             Err(Failure::Later(reason) | Failure::Unforeseen(reason)) => {
                 return self.park(recorded, scope, Some(reason)).await;
             }
@@ -330,6 +334,9 @@ impl Runner {
         let state = loop {
             match self.folds.prepare(recorded).await {
                 Ok(()) => break self.folds.state(recorded),
+                Err(ReadError::Unreadable(event)) if event.reason == UnreadableReason::Newer => {
+                    return Err(Failure::Upgrade(event.to_string()));
+                }
                 Err(error @ ReadError::Unreadable(_)) => return Err(Failure::Unforeseen(error.to_string())),
                 Err(error) => {
                     tries += 1;
@@ -379,6 +386,7 @@ impl Runner {
         {
             Ok(()) => {}
             Err(Failure::Stopped(stopped)) => return Err(stopped.into()),
+            Err(Failure::Upgrade(reason)) => return Err(Stop::Upgrade(reason)),
             Err(Failure::Later(reason)) => {
                 tracing::debug!(event = %recorded.id(), reason, "the policy runs again later");
                 self.changes.push(self.again_later(&recorded));

@@ -357,7 +357,7 @@ impl From<&Stop> for Reason {
     fn from(stop: &Stop) -> Self {
         Self {
             text: stop.to_string(),
-            upgrade: matches!(stop, Stop::Bus(BusError::Upgrade { .. })),
+            upgrade: matches!(stop, Stop::Bus(BusError::Upgrade { .. }) | Stop::Upgrade(_)),
         }
     }
 }

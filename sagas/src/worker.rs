@@ -297,7 +297,7 @@ impl Worker {
             };
             match self.dispatcher.run(&cause, command).await {
                 Ok(()) => {}
-                Err(Failure::Later(_)) => return Ok(Next::Again(self.backoff(item))),
+                Err(Failure::Later(_) | Failure::Upgrade(_)) => return Ok(Next::Again(self.backoff(item))),
                 Err(Failure::Unforeseen(reason)) => return Ok(Next::Park(reason)),
                 Err(Failure::Stopped(stopped)) => return Err(stopped),
             }

@@ -270,3 +270,38 @@ async fn an_event_of_a_newer_binary_stops_the_sagas_and_says_upgrade() {
     assert_eq!(shop.order(order).await.status(), OrderStatus::Paid);
     shop.audit(&[order]).await;
 }
+
+/// What follows from an event that can be read may concern an aggregate that cannot.
+#[tokio::test]
+async fn a_command_to_an_aggregate_with_a_newer_event_stops_the_sagas_too() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 5).await;
+    shop.stop().await;
+    let order = shop.check_out("ada", &[("MUG", 1, 500)], token::OK).await;
+    shop.start(Faults::default()).await;
+    shop.settle().await;
+    let stream = StreamId::new(AggregateType::Order, order);
+    shop.rewrite("event_version = '99.0'", &stream, 1).await;
+    shop.reopen().await;
+    // The cart's policy, which comes first, is to place the order once more.
+    shop.forget_checkpoints().await;
+    shop.start(Faults::default()).await;
+    let reason = shop.sagas().stopped().await.expect("a reason");
+    assert!(reason.contains("upgrade"), "{reason}");
+    assert_eq!(
+        shop.sagas().dead_letters().await.expect("read"),
+        [],
+        "it is no poison"
+    );
+    assert!(
+        tokio::time::timeout(Duration::from_millis(50), shop.sagas().ended())
+            .await
+            .is_err()
+    );
+
+    shop.rewrite("event_version = '1.0'", &stream, 1).await;
+    shop.restart().await;
+    shop.settle().await;
+    assert_eq!(shop.order(order).await.status(), OrderStatus::Paid);
+    shop.audit(&[order]).await;
+}

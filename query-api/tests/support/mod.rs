@@ -11,13 +11,13 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use database::Database;
-use event_bus::Healing;
+use event_bus::{DeadLetters, Healing, NewDeadLetter};
 use event_schemas::{
     AccountId, Actor, ActorKind, AggregateType, CartEvent, CartId, Clock, Code, CommandId, CorrelationId,
-    CountryCode, Currency, CustomerId, Event, InventoryEvent, ManualClock, Metadata, Money, OrderEvent,
-    OrderId, OrderLine, OrderPlaced, PaymentEvent, PaymentId, PaymentMethod, Position, ProductDetails,
-    ProductEvent, ProductId, ProviderRef, Reference, ShippingCharge, Sku, StreamId, Tax, Timestamp, Totals,
-    Version,
+    CountryCode, Currency, CustomerId, Event, EventId, InventoryEvent, ManualClock, Metadata, Money,
+    OrderEvent, OrderId, OrderLine, OrderPlaced, PaymentEvent, PaymentId, PaymentMethod, Position,
+    ProductDetails, ProductEvent, ProductId, ProviderRef, Reference, ShippingCharge, Sku, StreamId, Tax,
+    Timestamp, Totals, Version,
 };
 use event_store::{Append, AppendOutcome, Chain, Log, LogOptions};
 use http_body_util::BodyExt as _;
@@ -48,6 +48,7 @@ pub struct Shop {
     pub paths: Value,
     pub log_file: SqliteFile,
     log: Log,
+    database: Database,
     identity: Identity,
     projector: Option<Projector>,
     versions: std::sync::Mutex<BTreeMap<StreamId, u64>>,
@@ -101,6 +102,7 @@ pub async fn start_with(wait: Duration) -> Shop {
         paths: serde_json::to_value(&document).unwrap()["paths"].take(),
         log_file: file,
         log,
+        database: file.into(),
         identity,
         projector: Some(projector),
         versions: std::sync::Mutex::default(),
@@ -110,6 +112,24 @@ pub async fn start_with(wait: Duration) -> Shop {
 }
 
 impl Shop {
+    /// An event of the order that a subscriber could not handle.
+    pub async fn park(&self, subscriber: &str, order: &str) {
+        let letters = DeadLetters::open(&self.database, subscriber).await.unwrap();
+        let stream = StreamId::new(AggregateType::Order, order);
+        let letter = NewDeadLetter {
+            scope: stream.to_string().into(),
+            position: Position(1),
+            event_id: EventId {
+                stream,
+                version: Version(1),
+            },
+            event_type: "OrderPlaced".to_owned(),
+            reason: Some("broken".to_owned()),
+            parked_at: Clock::System.now(),
+        };
+        letters.park(letter).await.unwrap();
+    }
+
     pub async fn token(&self, role: Role, account: u128) -> String {
         let id = AccountId::from_uuid(Uuid::from_u128(account));
         self.identity.create_bare_accounts(&[(id, role)]).await.unwrap();

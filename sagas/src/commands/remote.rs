@@ -140,6 +140,11 @@ async fn deliver(pool: &HttpPool, batch: Vec<Queued>) {
         Err(reason) => vec![retry(reason); batch.len()],
     };
     for (command, outcome) in batch.into_iter().zip(outcomes) {
+        let outcome = match outcome {
+            // Not of this process: it waits until the command API is upgraded.
+            CommandOutcome::Upgrade { reason } => retry(reason),
+            outcome => outcome,
+        };
         // The sagas may have been cancelled meanwhile.
         let _ = command.reply.send(outcome);
     }

@@ -91,7 +91,7 @@ impl Runner {
             match self.handle_letter(&letter).await {
                 Ok(()) => {}
                 Err(Failure::Stopped(stopped)) => return Err(Trouble::Stopped(stopped)),
-                Err(failure @ (Failure::Later(_) | Failure::Unforeseen(_))) => {
+                Err(failure @ (Failure::Later(_) | Failure::Upgrade(_) | Failure::Unforeseen(_))) => {
                     let reason = failure.to_string();
                     self.letters.failed_again(&letter, reason.clone()).await?;
                     return Ok(Retried::StillParked { handled, reason });

@@ -212,13 +212,17 @@ impl Shop {
     /// The sagas begin again at the first event.
     pub async fn redeliver(&mut self) {
         self.stop().await;
+        self.forget_checkpoints().await;
+        self.start(Faults::default()).await;
+        self.settle().await;
+    }
+
+    pub async fn forget_checkpoints(&self) {
         self.database
             .write(|session| session.execute("DELETE FROM checkpoints", &[]))
             .await
             .map_err(|error: DatabaseError| error)
             .expect("deleted");
-        self.start(Faults::default()).await;
-        self.settle().await;
     }
 
     /// Waits until nothing is left to do at this time.
