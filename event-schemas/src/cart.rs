@@ -1,5 +1,6 @@
 //! Events of a cart: one per customer, guests included, that lives through check-outs.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::event_names;
@@ -10,14 +11,14 @@ use crate::time::Timestamp;
 use crate::values::{Code, CountryCode, Sku};
 
 /// So many units of a SKU; a cart holds each SKU once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CartLine {
     pub sku: Sku,
     pub quantity: u32,
 }
 
 /// A check-out with everything that the order needs, so that it can be placed by whoever hears of it first.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CartCheckedOut {
     /// Derived from the cart and `attempt`.
     pub order_id: OrderId,
@@ -30,13 +31,15 @@ pub struct CartCheckedOut {
     pub totals: Totals,
     pub country: CountryCode,
     pub payment: PaymentMethod,
+    #[schemars(with = "crate::schemas::Time")]
     pub occurred_at: Timestamp,
     /// When the order is cancelled if it has not been paid.
+    #[schemars(with = "crate::schemas::Time")]
     pub payment_deadline: Timestamp,
 }
 
 /// What can have happened to a cart.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CartEvent {
     CartOpened {
         owner: CustomerId,

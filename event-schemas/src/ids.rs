@@ -30,8 +30,8 @@ pub fn derive_uuid(namespace: &str, parts: &[&[u8]]) -> Uuid {
 }
 
 macro_rules! uuid_id {
-    ($($(#[$doc:meta])* $name:ident;)+) => {$(
-        $(#[$doc])*
+    ($($(#[doc = $doc:literal])* $name:ident;)+) => {$(
+        $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Uuid);
@@ -51,6 +51,16 @@ macro_rules! uuid_id {
             /// The id as a UUID.
             pub const fn as_uuid(&self) -> &Uuid {
                 &self.0
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                crate::schemas::uuid(concat!($($doc),*))
             }
         }
 

@@ -1,5 +1,6 @@
 //! Events of a stock item: one SKU's stock and who has reserved how much of it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::event_names;
@@ -7,14 +8,14 @@ use crate::ids::{OrderId, ProductId};
 use crate::values::{Code, Reference};
 
 /// Why a reservation was given back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReleaseReason {
     OrderCancelled,
 }
 
 /// How returned goods came back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReturnCondition {
     /// Goes back on the shelf.
@@ -24,7 +25,7 @@ pub enum ReturnCondition {
 }
 
 /// What can have happened to a stock item. Quantities are units.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum InventoryEvent {
     /// The SKU belongs to this product from now on; precedes the product's `VariantAdded`.
     SkuAssigned {

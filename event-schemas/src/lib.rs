@@ -14,6 +14,7 @@ mod money;
 mod order;
 mod payment;
 mod product;
+pub mod schemas;
 mod sealed;
 mod time;
 mod upcast;

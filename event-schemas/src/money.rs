@@ -25,6 +25,25 @@ pub enum MoneyError {
     CurrencyMismatch,
 }
 
+impl schemars::JsonSchema for Money {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Money".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "An amount in the minor unit of its currency: pence for GBP, yen for JPY.",
+            "type": "object",
+            "properties": {
+                "amount": { "type": "integer", "minimum": -Self::MAX_AMOUNT, "maximum": Self::MAX_AMOUNT },
+                "currency": { "description": "ISO 4217.", "type": "string", "pattern": "^[A-Z]{3}$" },
+            },
+            "required": ["amount", "currency"],
+            "additionalProperties": false,
+        })
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawMoney {

@@ -1,5 +1,6 @@
 //! Events of an order: from the moment it is placed to its completion or return. The order is its own saga log.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::envelope::ActorKind;
@@ -13,7 +14,7 @@ use crate::time::Timestamp;
 use crate::values::{Code, CountryCode, Reference, Sku};
 
 /// Tax on a line or on shipping.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tax {
     /// The tax class, such as `standard`; `none` where there is none.
     pub code: Code,
@@ -25,7 +26,7 @@ pub struct Tax {
 }
 
 /// One line as it was agreed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderLine {
     /// From 1; shipments and returns name it, since one SKU may stand on two lines at two prices.
     pub line_no: u32,
@@ -42,7 +43,7 @@ pub struct OrderLine {
 }
 
 /// What shipping costs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShippingCharge {
     pub price: Money,
     pub discount: Money,
@@ -50,7 +51,7 @@ pub struct ShippingCharge {
 }
 
 /// The sums of an order: `total = items + shipping − discount + tax_added`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
     /// Σ unit price · quantity.
     pub items: Money,
@@ -66,7 +67,7 @@ pub struct Totals {
 }
 
 /// An order as it was placed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderPlaced {
     pub order_id: OrderId,
     pub customer: CustomerId,
@@ -79,13 +80,15 @@ pub struct OrderPlaced {
     pub cart_id: Option<CartId>,
     pub payment: PaymentMethod,
     /// When the sale took place (reports use it); usually when it was recorded.
+    #[schemars(with = "crate::schemas::Time")]
     pub occurred_at: Timestamp,
     /// When it is cancelled if it has not been paid.
+    #[schemars(with = "crate::schemas::Time")]
     pub payment_deadline: Timestamp,
 }
 
 /// Why an order was cancelled.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CancelReason {
     OutOfStock {
@@ -101,7 +104,7 @@ pub enum CancelReason {
 }
 
 /// How far an order had come when it was cancelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OrderStage {
     Placed,
@@ -110,14 +113,14 @@ pub enum OrderStage {
 }
 
 /// So many units of a line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LineQuantity {
     pub line_no: u32,
     pub quantity: u32,
 }
 
 /// So many units of a line that came back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReturnedLine {
     pub line_no: u32,
     pub quantity: u32,
@@ -125,7 +128,7 @@ pub struct ReturnedLine {
 }
 
 /// What can have happened to an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OrderEvent {
     OrderPlaced(Box<OrderPlaced>),
     /// All units of this SKU are reserved.
@@ -159,6 +162,7 @@ pub enum OrderEvent {
     },
     ShipmentDelivered {
         shipment_id: ShipmentId,
+        #[schemars(with = "crate::schemas::Time")]
         delivered_at: Timestamp,
     },
     OrderCompleted {},

@@ -1,6 +1,7 @@
 //! Events of a payment. Each call to the provider has its intent event first; each fact from the provider is recorded
 //! whatever state the payment is in. Every event carries the order and the attempt it belongs to.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::event_names;
@@ -9,7 +10,7 @@ use crate::money::Money;
 use crate::values::{Code, ProviderRef, SecretRef};
 
 /// How the customer pays.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PaymentMethod {
     /// Such as `card` or `sandbox`.
     pub method: Code,
@@ -21,7 +22,7 @@ pub struct PaymentMethod {
 }
 
 /// A provider's report that does not fit the payment. It changes nothing but is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Anomaly {
     AmountMismatch {
@@ -51,7 +52,7 @@ pub enum Anomaly {
 }
 
 /// What can have happened to a payment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PaymentEvent {
     PaymentRequested {
         order_id: OrderId,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::event::event_names;
@@ -9,7 +10,7 @@ use crate::money::Money;
 use crate::values::{Code, Sku};
 
 /// What shoppers read about a product.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct ProductDetails {
     pub title: String,
     pub description: String,
@@ -26,14 +27,14 @@ pub struct ProductDetails {
 }
 
 /// A dimension that variants differ in, such as size.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ProductOption {
     pub name: String,
     pub values: Vec<String>,
 }
 
 /// What can have happened to a product.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ProductEvent {
     ProductCreated {
         #[serde(flatten)]

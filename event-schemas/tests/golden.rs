@@ -1,4 +1,5 @@
-//! The golden files are the log's format. They are never deleted; a new version adds a file.
+//! The golden files are the log's format. They are never deleted; a new version adds a file, a new optional field adds
+//! an example to the end of one.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,11 +14,11 @@ use std::path::{Path, PathBuf};
 
 use event_schemas::{
     AggregateType, CartEvent, Event, InventoryEvent, OrderEvent, PaymentEvent, ProductEvent, Upcasters,
-    decode,
+    decode, schemas,
 };
 use serde_json::Value;
 
-/// Set it (to anything) to write the files that are missing. A file that is there is never overwritten.
+/// Set it (to anything) to write the files and examples that are missing. What is there is never changed.
 const WRITE_MISSING: &str = "OMISYS_WRITE_GOLDEN";
 
 fn folder(aggregate_type: AggregateType) -> PathBuf {
@@ -72,7 +73,8 @@ fn every_event_type_has_examples_and_no_name_is_used_twice() {
 fn what_is_written_today_equals_the_golden_files() {
     for ((aggregate_type, name, version), events) in by_type() {
         let path = folder(aggregate_type).join(format!("{name}-{version}.json"));
-        if !path.exists() && std::env::var_os(WRITE_MISSING).is_some() {
+        let there = fs::read_to_string(&path).unwrap_or_default();
+        if std::env::var_os(WRITE_MISSING).is_some() && adds_to(&there, &events) {
             fs::create_dir_all(folder(aggregate_type)).unwrap();
             fs::write(&path, golden_text(&events)).unwrap();
         }
@@ -81,9 +83,76 @@ fn what_is_written_today_equals_the_golden_files() {
         assert_eq!(
             golden_text(&events),
             golden,
-            "{name} {version} is written otherwise than its golden file says: give it a new version and an upcaster"
+            "{name} {version} is written otherwise than its golden file says: give it a new version and an upcaster; \
+             or add a field that may be missing, an example with it at the end, and run this with {WRITE_MISSING}=1"
         );
     }
+}
+
+/// Whether `events` are what `golden` holds, with more behind it.
+fn adds_to(golden: &str, events: &[Event]) -> bool {
+    let lines = golden.trim_end_matches("\n]\n");
+    golden.is_empty()
+        || golden_text(events)
+            .strip_prefix(lines)
+            .is_some_and(|rest| rest.starts_with(','))
+}
+
+#[test]
+fn a_golden_file_may_gain_examples_and_lose_none() {
+    let events: Vec<Event> = common::examples().into_iter().take(3).collect();
+    let golden = golden_text(&events[..2]);
+    assert!(adds_to("", &events) && adds_to(&golden, &events));
+    assert!(!adds_to(&golden, &events[..2]), "nothing is new");
+    assert!(!adds_to(&golden, &events[..1]), "one is gone");
+    assert!(!adds_to(&golden, &events[1..]), "another one");
+}
+
+/// The versions that were ever written, one a line: `<aggregate> <type> <version>`. Lines are added, never removed.
+const VERSIONS: &str = "versions.txt";
+
+#[test]
+fn no_version_that_was_ever_written_is_forgotten() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("golden")
+        .join(VERSIONS);
+    let mut listed = fs::read_to_string(&path).unwrap_or_default();
+    let known = schemas::events();
+    for schema in &known {
+        let line = format!(
+            "{} {} {}\n",
+            schema.aggregate_type, schema.event_type, schema.event_version
+        );
+        if !listed.contains(&line) && std::env::var_os(WRITE_MISSING).is_some() {
+            listed.push_str(&line);
+            fs::write(&path, &listed).unwrap();
+        }
+        assert!(
+            listed.contains(&line),
+            "{VERSIONS} lacks {line:?}; {WRITE_MISSING}=1 adds it"
+        );
+    }
+    for line in listed.lines() {
+        let [aggregate_type, name, version] = line.split(' ').collect::<Vec<_>>()[..] else {
+            panic!("{line:?} is no version")
+        };
+        let aggregate_type: AggregateType = aggregate_type.parse().unwrap();
+        let file = folder(aggregate_type).join(format!("{name}-{version}.json"));
+        assert!(file.exists(), "{line} was written and has no golden file");
+        let has_schema = known.iter().any(|schema| {
+            (schema.aggregate_type, schema.event_type, schema.event_version)
+                == (aggregate_type, name, version)
+        });
+        assert!(
+            has_schema,
+            "{line} was written and has no schema: a past version is kept in src/schemas/mod.rs"
+        );
+    }
+    let files = AggregateType::ALL
+        .into_iter()
+        .flat_map(|kind| fs::read_dir(folder(kind)).unwrap())
+        .count();
+    assert_eq!(files, listed.lines().count(), "golden files and listed versions");
 }
 
 #[test]
