@@ -25,6 +25,7 @@ const POLL_WATCHED: Duration = Duration::from_millis(20);
 pub struct LogOptions {
     /// Gives `recorded_at`.
     pub clock: Clock,
+    /// Through which every read goes; the shipped ones, unless a test brings its own.
     pub upcasters: Upcasters,
     /// The most that an event may have, payload and metadata together, in bytes of JSON; a larger one is refused as
     /// [`crate::Unavailable::TooLarge`]. Every event has to fit a message of the stream, in either profile, so that a
@@ -41,7 +42,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self {
             clock: Clock::default(),
-            upcasters: Upcasters::default(),
+            upcasters: Upcasters::shipped(),
             max_event_bytes: Self::MAX_EVENT_BYTES,
         }
     }

@@ -28,8 +28,8 @@ impl SqliteLog {
 }
 
 impl Fixture for SqliteLog {
-    async fn open(&self) -> Log {
-        Log::open(&self.file(), LogOptions::default()).await.unwrap()
+    async fn open_with(&self, options: LogOptions) -> Log {
+        Log::open(&self.file(), options).await.unwrap()
     }
 
     async fn tamper(&self, position: Position, event_version: &str, payload: &str) {

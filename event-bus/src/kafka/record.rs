@@ -123,3 +123,52 @@ const FIELDS: [&str; 9] = [
     "omisys_epoch",
     "omisys_metadata",
 ];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::collections::BTreeSet;
+
+    use event_schemas::schemas;
+
+    use super::*;
+
+    fn written(metadata: &str) -> BTreeSet<String> {
+        let event = RawEvent {
+            position: Position(7),
+            aggregate_type: "cart".to_owned(),
+            aggregate_id: AggregateId::from("01890a5d-ac96-774b-bcce-000000000003"),
+            version: Version(2),
+            event_type: "CartCleared".to_owned(),
+            event_version: "1.0".to_owned(),
+            payload: r#"{"CartCleared":{}}"#.to_owned(),
+            metadata: metadata.to_owned(),
+            recorded_at: Timestamp::UNIX_EPOCH,
+        };
+        let log = LogIdentity {
+            log_id: "0198c0de-0000-7000-8000-000000000001".parse().unwrap(),
+            epoch: 1,
+        };
+        let headers = headers(&event, log, Position(3));
+        headers.iter().map(|header| header.key.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_asyncapi_document_lists_the_headers_that_are_written() {
+        let document = schemas::asyncapi();
+        let schema = &document["components"]["schemas"]["EventHeaders"];
+        let properties = schema["properties"].as_object().unwrap().keys().cloned();
+        let full = r#"{"actor_kind":"customer","actor_id":"a","command":"Clear",
+            "command_id":"01890a5d-ac96-774b-bcce-000000000001","correlation_id":"01890a5d-ac96-774b-bcce-000000000001",
+            "causation_id":"cart/a/1","traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}"#;
+        assert_eq!(properties.collect::<BTreeSet<_>>(), written(full));
+        let required = schema["required"].as_array().unwrap().iter();
+        let required = required.map(|name| name.as_str().unwrap().to_owned());
+        assert_eq!(
+            required.collect::<BTreeSet<_>>(),
+            written("{}"),
+            "what is always there"
+        );
+    }
+}

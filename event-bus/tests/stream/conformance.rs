@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use event_bus::{Batch, BusError, Subscription};
-use event_schemas::{AggregateType, Position, StreamId, Version};
+use event_schemas::{AggregateType, Event, InventoryEvent, Position, StreamId, Version};
 
 /// Far beyond what any wait here needs.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -22,6 +22,8 @@ pub trait Stream: Send + Sync + 'static {
     fn begin_epoch(&mut self) -> impl Future<Output = ()> + Send;
     /// Makes the event at `position` one that fits no schema, or one of a newer binary, and opens the log again.
     fn spoil(&mut self, position: Position, newer: bool) -> impl Future<Output = ()> + Send;
+    /// Makes the event at `position` one of an older version, of seven units, and opens the log again.
+    fn age(&mut self, position: Position) -> impl Future<Output = ()> + Send;
 }
 
 /// Takes what comes until `count` events have been seen, acknowledging each batch.
@@ -210,6 +212,25 @@ pub async fn what_is_newer_than_the_binary_stops_the_subscriber<S: Stream>() {
     }
 }
 
+pub async fn an_older_version_comes_as_what_it_is_now<S: Stream>() {
+    let mut stream = S::empty().await;
+    stream.append("A", 5).await;
+    stream.age(Position(3)).await;
+    let mut subscription = stream.subscribe("s").await.expect("opened");
+    let batches = take(&mut subscription, 5).await;
+    assert_eq!(quantities(&batches), [1, 1, 7, 1, 1]);
+}
+
+/// How many units each event reserves.
+pub fn quantities<'a>(batches: impl IntoIterator<Item = &'a Batch>) -> Vec<u32> {
+    let quantity = |event: &Event| match event {
+        Event::Inventory(InventoryEvent::StockReserved { quantity, .. }) => *quantity,
+        other => panic!("{other:?}"),
+    };
+    let events = batches.into_iter().flat_map(Batch::events);
+    events.map(|recorded| quantity(&recorded.event)).collect()
+}
+
 /// One test per function above, run on `$stream` if it is there to be tested.
 macro_rules! stream_conformance {
     ($stream:ty, $there:expr) => {
@@ -222,6 +243,7 @@ macro_rules! stream_conformance {
             the_checkpoint_of_another_epoch_is_refused,
             poison_is_delivered_in_its_place,
             what_is_newer_than_the_binary_stops_the_subscriber,
+            an_older_version_comes_as_what_it_is_now,
         );
     };
     ($stream:ty, $there:expr; $($name:ident),+ $(,)?) => {$(

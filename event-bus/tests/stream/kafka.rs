@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::conformance::{DEADLINE, Stream as _, sequences, take};
+use crate::conformance::{DEADLINE, Stream as _, quantities, sequences, take};
 use crate::support::kafka::{Cluster, Topics, caught_up, is_there};
+use crate::support::{OLD_VERSION, old_reservation};
 use event_bus::{
     Batch, BusError, Checkpoint, Kafka, KafkaOptions, PartitionKey, Positions, RelayState, Subscription,
 };
 use event_schemas::{AggregateType, Position, StreamId, Version};
+use rdkafka::message::{Headers as _, Message as _, OwnedMessage};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -82,6 +84,37 @@ async fn an_event_comes_as_the_log_has_it() {
     came.sort_by_key(event_store::LogEntry::position);
     let log = stream.embedded.log.read(Position(0), 100).await.expect("read");
     assert_eq!(came, log);
+}
+
+#[tokio::test]
+async fn an_older_version_is_copied_as_it_was_written_and_read_from_the_log_where_the_topic_lost_it() {
+    if !is_there() {
+        return;
+    }
+    let mut stream = Cluster::empty().await;
+    stream.append("A", 3).await;
+    stream.age(Position(2)).await;
+    stream.relayed().await;
+    let partitions = 0..i32::from(crate::support::kafka::PARTITIONS);
+    let records: Vec<_> = partitions
+        .flat_map(|partition| stream.topics.read(AggregateType::Inventory, partition))
+        .collect();
+    let header = |record: &OwnedMessage, name: &str| {
+        let mut headers = record.headers().expect("headers").iter();
+        let found = headers.find(|header| header.key == name).expect("a header");
+        String::from_utf8(found.value.expect("a value").to_owned()).expect("text")
+    };
+    let versions: Vec<_> = records
+        .iter()
+        .map(|record| header(record, "omisys_event_version"))
+        .collect();
+    assert_eq!(versions, ["1.0", OLD_VERSION, "1.0"]);
+    assert_eq!(records[1].payload(), Some(old_reservation().as_bytes()));
+
+    stream.topics.cut().await;
+    let mut subscription = stream.subscribe("s").await.expect("opened");
+    let batches = take(&mut subscription, 3).await;
+    assert_eq!(quantities(&batches), [1, 7, 1]);
 }
 
 #[tokio::test]

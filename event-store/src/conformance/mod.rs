@@ -9,6 +9,7 @@
 )]
 
 pub mod journal;
+mod old;
 pub mod racing;
 pub mod reading;
 pub mod receipts;
@@ -24,17 +25,23 @@ use event_schemas::{
 };
 use uuid::Uuid;
 
+pub use old::{OLD_VERSION, old_deliveries, old_delivery};
 pub use shelf::{Shelf, ShelfCommand, TooFew, put};
 
 use crate::{
     Append, CommandRequest, ExecuteError, Executor, ExecutorOptions, Fingerprint, Fingerprints, Log,
-    RawEvent, Receipt,
+    LogOptions, RawEvent, Receipt,
 };
 
 /// One log, fresh for each test, and the means to treat it badly.
 pub trait Fixture: Send + Sync {
     /// A handle as another process has it: with its own writer, cache and memory of recent events.
-    fn open(&self) -> impl Future<Output = Log> + Send;
+    fn open(&self) -> impl Future<Output = Log> + Send {
+        self.open_with(LogOptions::default())
+    }
+
+    /// As [`Fixture::open`], with options of the case's own.
+    fn open_with(&self, options: LogOptions) -> impl Future<Output = Log> + Send;
 
     /// Overwrites what is stored at `position`, as a bad disk or a newer binary would.
     fn tamper(
@@ -99,6 +106,7 @@ macro_rules! conformance_suite {
             what_cannot_be_read_does_not_hide_the_rest,
             an_aggregate_that_cannot_be_read_stops_alone,
             a_log_keeps_its_name_and_counts_its_epochs,
+            an_older_version_is_upcast_on_every_way,
         );
     };
     (@$module:ident $fixture:expr; $($case:ident),+ $(,)?) => {

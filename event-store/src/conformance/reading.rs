@@ -1,9 +1,16 @@
 //! What readers are promised.
 
-use event_schemas::{Position, Version};
+use cqrs_es::{AggregateContext as _, EventStore as _};
+use event_schemas::{Event, InventoryEvent, Position, Reference, Version};
 
-use super::{Fixture, Process, ShelfCommand, check_log, eventually, order, request, stream};
-use crate::{AccessError, ExecuteError, Log, LogEntry, ReadError, Unavailable, UnreadableReason};
+use super::{
+    Fixture, OLD_VERSION, Process, Shelf, ShelfCommand, check_log, eventually, old_deliveries, old_delivery,
+    order, request, stream,
+};
+use crate::{
+    AccessError, CqrsStore, ExecuteError, Executor, ExecutorOptions, Log, LogEntry, LogOptions, ReadError,
+    Unavailable, UnreadableReason,
+};
 
 async fn read_all(log: &Log, page: usize) -> Vec<LogEntry> {
     let mut entries = Vec::new();
@@ -158,4 +165,48 @@ pub async fn a_log_keeps_its_name_and_counts_its_epochs(fixture: &impl Fixture) 
         fixture.open().await.identity() == next
     })
     .await;
+}
+
+/// By position, by stream, from a raw row, into an aggregate, through cqrs-es: the same event. Only what is raw stays as
+/// it was written.
+pub async fn an_older_version_is_upcast_on_every_way(fixture: &impl Fixture) {
+    let process = Process::start(fixture).await;
+    process.run("mug", ShelfCommand::Put(1)).await.unwrap();
+    process.run("mug", ShelfCommand::Put(1)).await.unwrap();
+    fixture.tamper(Position(1), OLD_VERSION, &old_delivery(7)).await;
+
+    let without = fixture.open().await;
+    let entries = without.read(Position(0), 10).await.unwrap();
+    let readable: Vec<_> = entries.iter().map(|entry| entry.event().is_some()).collect();
+    assert_eq!(readable, [false, true], "nothing but the step reads it");
+
+    let log = fixture
+        .open_with(LogOptions {
+            upcasters: old_deliveries(),
+            ..LogOptions::default()
+        })
+        .await;
+    let upcast = Event::from(InventoryEvent::StockReceived {
+        quantity: 7,
+        reference: Reference::new("before 1.0").unwrap(),
+    });
+    let entries = log.read(Position(0), 10).await.unwrap();
+    assert_eq!(entries[0].event().unwrap().event, upcast);
+    let of_stream = log.read_stream(&stream("mug"), Version(0), None).await.unwrap();
+    assert_eq!(of_stream[0].event, upcast);
+    let raw = log.read_raw(Position(0), 1).await.unwrap();
+    assert_eq!(
+        (raw[0].event_version.as_str(), raw[0].payload.as_str()),
+        (OLD_VERSION, old_delivery(7).as_str())
+    );
+    assert_eq!(log.decode(&raw[0]), entries[0]);
+
+    let shelves = Executor::<Shelf>::start(&log, &ExecutorOptions::default());
+    let units = shelves.with_state("mug", |shelf: &Shelf, _| shelf.units).await;
+    assert_eq!(units.unwrap(), 8);
+    let store = CqrsStore::<Shelf>::new(&log);
+    let events = store.load_events("mug").await.unwrap();
+    assert_eq!(Event::from(events[0].payload.clone()), upcast);
+    let mut loaded = store.load_aggregate("mug").await.unwrap();
+    assert_eq!(loaded.aggregate().units, 8);
 }

@@ -117,8 +117,8 @@ impl PostgresLog {
 }
 
 impl Fixture for PostgresLog {
-    async fn open(&self) -> Log {
-        Log::open(&Self::connect(self.0.url()).await, LogOptions::default())
+    async fn open_with(&self, options: LogOptions) -> Log {
+        Log::open(&Self::connect(self.0.url()).await, options)
             .await
             .unwrap()
     }

@@ -11,6 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaResult;
+use rdkafka::message::OwnedMessage;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -95,6 +96,27 @@ impl Topics {
             }
         }
         self.admin().delete_records(&all, &AdminOptions::new()).await
+    }
+
+    /// The records of one partition of the topic of `kind`, as any consumer sees them.
+    pub fn read(&self, kind: AggregateType, partition: i32) -> Vec<OwnedMessage> {
+        let mut config = self.client();
+        config.set("group.id", format!("{}.reader", self.prefix));
+        let reader: BaseConsumer = config.create().expect("a client");
+        let topic = format!("{}.{kind}", self.prefix);
+        let (low, high) = reader
+            .fetch_watermarks(&topic, partition, DEADLINE)
+            .expect("ends");
+        let mut from = TopicPartitionList::new();
+        from.add_partition_offset(&topic, partition, Offset::Offset(low))
+            .expect("added");
+        reader.assign(&from).expect("assigned");
+        (low..high)
+            .map(|_| {
+                let message = reader.poll(DEADLINE).expect("in time").expect("a record");
+                message.detach()
+            })
+            .collect()
     }
 
     /// How many records the topic of `kind` holds, repeats included.
@@ -238,5 +260,10 @@ impl Stream for Cluster {
     async fn spoil(&mut self, position: Position, newer: bool) {
         self.stop_relay().await;
         self.embedded.spoil(position, newer).await;
+    }
+
+    async fn age(&mut self, position: Position) {
+        self.stop_relay().await;
+        self.embedded.age(position).await;
     }
 }

@@ -3,9 +3,10 @@
 use event_bus::{BusError, Checkpoints, Subscription};
 use event_schemas::{
     Actor, AggregateType, CommandId, CorrelationId, InventoryEvent, Metadata, OrderId, Position, StreamId,
-    Version, derive_uuid,
+    Upcasters, Version, derive_uuid,
 };
 use event_store::{Append, AppendOutcome, Chain, Log, LogOptions};
+use serde_json::{Value, json};
 use sqlite_file::{Options, SqliteError, SqliteFile};
 use tempfile::TempDir;
 
@@ -25,8 +26,21 @@ pub struct Embedded {
 impl Embedded {
     async fn open(dir: TempDir) -> Self {
         let file = SqliteFile::open(dir.path().join("log.db"), Options::default()).expect("opened");
-        let log = Log::open(&file, LogOptions::default()).await.expect("opened");
+        let options = LogOptions {
+            upcasters: upcasters(),
+            ..LogOptions::default()
+        };
+        let log = Log::open(&file, options).await.expect("opened");
         Self { dir, file, log }
+    }
+
+    async fn rewrite(&mut self, position: Position, version: &'static str, payload: Option<String>) {
+        let sql = "UPDATE events SET event_version = ?2, payload = coalesce(?3, payload) WHERE position = ?1";
+        let rewritten = self.file.write(move |conn| {
+            Ok::<_, SqliteError>(conn.execute(sql, (position.0.cast_signed(), version, payload))?)
+        });
+        assert_eq!(rewritten.await.expect("written"), 1);
+        self.reopen().await;
     }
 
     async fn reopen(&mut self) {
@@ -56,17 +70,42 @@ impl Stream for Embedded {
     }
 
     async fn spoil(&mut self, position: Position, newer: bool) {
-        let sql = if newer {
-            "UPDATE events SET event_version = '99.0' WHERE position = ?1"
+        if newer {
+            self.rewrite(position, "99.0", None).await;
         } else {
-            "UPDATE events SET payload = '{\"StockReserved\":{}}' WHERE position = ?1"
-        };
-        let spoiled = self
-            .file
-            .write(move |conn| Ok::<_, SqliteError>(conn.execute(sql, [position.0.cast_signed()])?));
-        assert_eq!(spoiled.await.expect("written"), 1);
-        self.reopen().await;
+            let unfit = r#"{"StockReserved":{}}"#.to_owned();
+            self.rewrite(position, "1.0", Some(unfit)).await;
+        }
     }
+
+    async fn age(&mut self, position: Position) {
+        self.rewrite(position, OLD_VERSION, Some(old_reservation())).await;
+    }
+}
+
+/// A version of `StockReserved` that never was: it counted pieces.
+pub const OLD_VERSION: &str = "0.9";
+
+pub fn old_reservation() -> String {
+    json!({ "StockReserved": { "order_id": order(), "pieces": 7 } }).to_string()
+}
+
+fn upcasters() -> Upcasters {
+    Upcasters::shipped().with(
+        "StockReserved",
+        OLD_VERSION,
+        "StockReserved",
+        "1.0",
+        |mut payload: Value| {
+            payload["StockReserved"]["quantity"] = payload["StockReserved"]["pieces"].take();
+            payload
+        },
+    )
+}
+
+/// Whose units are reserved.
+pub fn order() -> OrderId {
+    OrderId::from_uuid(derive_uuid("test", &[]))
 }
 
 /// Appends `count` events to the stock item `item`.
@@ -77,7 +116,7 @@ pub async fn append_to(log: &Log, item: &str, count: u64) {
         .await
         .expect("read")
         .len() as u64;
-    let order_id = OrderId::from_uuid(derive_uuid("test", &[]));
+    let order_id = order();
     let command_id = CommandId::from_uuid(derive_uuid("test", &[item.as_bytes(), &version.to_be_bytes()]));
     let actor = Actor::system("test");
     let append = Append {
