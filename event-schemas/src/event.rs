@@ -21,11 +21,13 @@ macro_rules! event_names {
             pub const TYPES: &'static [(&'static str, &'static str)] = &[$((stringify!($variant), $version)),+];
 
             /// The event type, such as `StockReserved`.
+            #[allow(deprecated, reason = "a retired event is read and has a name")]
             pub const fn name(&self) -> &'static str {
                 match self { $(Self::$variant { .. } => stringify!($variant)),+ }
             }
 
             /// The schema version that this binary writes for it, `major.minor`.
+            #[allow(deprecated, reason = "a retired event is read and has a version")]
             pub const fn schema_version(&self) -> &'static str {
                 match self { $(Self::$variant { .. } => $version),+ }
             }

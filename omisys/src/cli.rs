@@ -115,6 +115,9 @@ pub enum Command {
     /// What views and policies could not handle: see it, have it tried again, give it up
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// What other programs need to know of events
+    #[command(subcommand)]
+    Schemas(Schemas),
     /// Print the OpenAPI 3.1 document of the API
     #[command(after_help = "Example:\n  omisys openapi > openapi.json")]
     Openapi,
@@ -425,6 +428,18 @@ pub enum Generations {
         /// All that were read before, and the ones of other logs
         #[arg(long)]
         old: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Schemas {
+    /// Write a JSON Schema of every event version, and the AsyncAPI 3 document of topics, keys, headers and messages
+    #[command(
+        after_help = "Writes DIR/asyncapi.json and DIR/schemas/<aggregate>/<type>.<version>.json, over what is there.\n\nExample:\n  omisys schemas export events"
+    )]
+    Export {
+        /// Where to; made if it is not there
+        dir: PathBuf,
     },
 }
 

@@ -20,6 +20,7 @@ mod local;
 mod parts;
 mod progress;
 mod rebuild;
+mod schemas;
 mod serve;
 mod stores;
 mod telemetry;
@@ -95,6 +96,7 @@ async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(),
         Command::Rebuild(rebuild) => rebuild::run(config, &rebuild, json).await,
         Command::Generations(generations) => rebuild::generations(config, &generations, json).await,
         Command::DeadLetters(letters) => dead_letters::run(config, &letters, json).await,
+        Command::Schemas(schemas) => schemas::run(&schemas, json),
         Command::Openapi => embedded::print_openapi(config).await,
         Command::Doctor(doctor) => doctor::run(config, &doctor, json).await,
         Command::Bench(bench) => bench::run(config, &bench, json).await,

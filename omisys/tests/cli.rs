@@ -162,7 +162,7 @@ fn what_is_wrong_is_said_in_two_lines() {
 fn every_subcommand_has_help_with_an_example_or_children() {
     let directory = tempfile::tempdir().unwrap();
     for command in [
-        "serve", "import", "accounts", "keys", "audit", "events", "openapi", "doctor", "bench",
+        "serve", "import", "accounts", "keys", "audit", "events", "schemas", "openapi", "doctor", "bench",
     ] {
         let output = omisys(directory.path(), &[command, "--help"]);
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -191,6 +191,33 @@ fn the_openapi_document_comes_without_a_server() {
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     assert!(document["paths"]["/v1/carts/mine/checkout"]["post"].is_object());
+}
+
+#[test]
+fn schemas_are_exported_as_they_are_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("new/folder");
+    let export = |dir: &std::path::Path| {
+        omisys(
+            directory.path(),
+            &["schemas", "export", dir.to_str().unwrap(), "--json"],
+        )
+    };
+    let output = export(&out);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let files = told["files"].as_array().unwrap();
+    assert!(files.len() > 50, "{told}");
+    let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../event-schemas");
+    for file in files {
+        let file = file.as_str().unwrap();
+        let read = |folder: &std::path::Path| std::fs::read_to_string(folder.join(file)).unwrap();
+        assert_eq!(read(&out), read(&committed), "{file}");
+    }
+    assert!(export(&out).status.success(), "over what is there");
+    let refused = export(&out.join("asyncapi.json"));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("is no folder"), "{}", stderr(&refused));
 }
 
 #[test]

@@ -195,6 +195,33 @@ async fn what_is_asked_from_outside_is_carried_out_in_order() {
     eventually(|| !orders().parked).await;
 }
 
+/// Whatever folds (the projector, verification) is given what the old event means now.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_version_is_folded_as_what_it_is_now() {
+    let mut shop = Shop::open().await;
+    for number in [1, 2] {
+        shop.append(order_stream(number), Version(0), order_placed(number))
+            .await;
+    }
+    rewrite(
+        &mut shop,
+        "UPDATE events SET event_version = '0.9', payload = replace(payload, 'occurred_at', 'placed_at')
+         WHERE position = 1",
+    )
+    .await;
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    assert!(projector.status().iter().all(|view| !view.parked));
+    for view in ["orders", "order_timeline", "sales"] {
+        let verified = shop.views.verify(&shop.log, view).await.unwrap();
+        assert!(verified.equal() && verified.documents > 0, "{verified:?}");
+    }
+    let (old, new) = (order_id(1).into(), order_id(2).into());
+    let old = shop.views.orders().get(&old).await.unwrap().unwrap();
+    let new = shop.views.orders().get(&new).await.unwrap().unwrap();
+    assert_eq!(old.doc.occurred_at, new.doc.occurred_at);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_heal_in_order() {
     let mut shop = Shop::open().await;

@@ -52,6 +52,23 @@ async fn a_checked_out_cart_becomes_a_paid_order() {
 }
 
 #[tokio::test]
+async fn an_order_that_was_placed_in_an_older_version_is_paid() {
+    let mut shop = Shop::open().await;
+    shop.stock("MUG", 10).await;
+    shop.settle().await;
+    shop.stop().await;
+    let order = shop.place("ada", &[("MUG", 2, 500)], token::OK).await;
+    shop.age_orders().await;
+    shop.restart().await;
+    shop.settle().await;
+
+    assert_eq!(shop.order(order).await.status(), OrderStatus::Paid);
+    assert_eq!(shop.charged(order).await, 1_000);
+    shop.no_dead_letters().await;
+    shop.audit(&[order]).await;
+}
+
+#[tokio::test]
 async fn an_order_of_nothing_that_is_kept_in_stock_and_costs_nothing_is_paid_without_a_payment() {
     let mut shop = Shop::open().await;
     let order = shop.place("ada", &[("GIFT-CARD", 1, 0)], token::OK).await;

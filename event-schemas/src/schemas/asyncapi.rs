@@ -244,3 +244,49 @@ fn headers() -> Value {
         ],
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(event_version: &'static str, pattern: &str) -> EventSchema {
+        EventSchema {
+            aggregate_type: AggregateType::Cart,
+            event_type: "ItemRemoved",
+            event_version,
+            document: json!({
+                "properties": { "ItemRemoved": { "properties": { "sku": { "$ref": "#/$defs/Sku", "description": "Which." } } } },
+                "$defs": { "Sku": { "$ref": "#/$defs/Code" }, "Code": { "pattern": pattern } },
+            }),
+        }
+    }
+
+    #[test]
+    fn what_a_past_version_meant_by_a_name_stays_apart_from_what_it_means_now() {
+        let document = document(&[
+            event("2.0", "^[a-z]$"),
+            event("1.1", "^[a-z]$"),
+            event("1.0", "^[A-Z]$"),
+        ]);
+        let of_sku = |message: &str| {
+            let pointer =
+                format!("/components/messages/{message}/payload/properties/ItemRemoved/properties/sku");
+            document.pointer(&pointer).cloned().unwrap_or_default()
+        };
+        let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
+        for shared in ["ItemRemoved.2.0", "ItemRemoved.1.1"] {
+            assert_eq!(
+                of_sku(shared),
+                json!({ "allOf": [reference("Sku")], "description": "Which." })
+            );
+        }
+        assert_eq!(
+            of_sku("ItemRemoved.1.0")["allOf"],
+            json!([reference("Sku-ItemRemoved.1.0")])
+        );
+        let schemas = &document["components"]["schemas"];
+        assert_eq!(schemas["Sku-ItemRemoved.1.0"], reference("Code-ItemRemoved.1.0"));
+        assert_eq!(schemas["Code-ItemRemoved.1.0"]["pattern"], "^[A-Z]$");
+        assert_eq!(schemas["Code"]["pattern"], "^[a-z]$");
+    }
+}

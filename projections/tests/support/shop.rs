@@ -39,15 +39,7 @@ impl Shop {
             SqliteFile::open(dir.path().join(name), options).unwrap()
         };
         let (log_file, views_file) = (open("log.db"), open("views.db"));
-        let log = Log::open(
-            &log_file,
-            LogOptions {
-                clock: clock(),
-                ..LogOptions::default()
-            },
-        )
-        .await
-        .unwrap();
+        let log = Log::open(&log_file, options()).await.unwrap();
         let views = Views::open_sqlite(&views_file, log.identity()).await.unwrap();
         Self {
             _dir: dir,
@@ -136,6 +128,19 @@ impl Shop {
     }
 }
 
+/// With a step from a version of `OrderPlaced` that never was, in which `occurred_at` had another name.
+fn options() -> LogOptions {
+    let upcasters = Upcasters::shipped().with("OrderPlaced", "0.9", "OrderPlaced", "1.0", |mut payload| {
+        payload["OrderPlaced"]["occurred_at"] = payload["OrderPlaced"]["placed_at"].take();
+        payload
+    });
+    LogOptions {
+        clock: clock(),
+        upcasters,
+        ..LogOptions::default()
+    }
+}
+
 pub fn clock() -> Clock {
     Clock::Manual(ManualClock::new(time(0)))
 }
@@ -191,15 +196,7 @@ pub async fn rewrite(shop: &mut Shop, sql: &'static str) {
         .await
         .unwrap();
     assert_eq!(rows, 1);
-    shop.log = Log::open(
-        &shop.log_file,
-        LogOptions {
-            clock: clock(),
-            ..LogOptions::default()
-        },
-    )
-    .await
-    .unwrap();
+    shop.log = Log::open(&shop.log_file, options()).await.unwrap();
 }
 
 /// The log as a binary reads it that knows version 9.0 of `event_type`.

@@ -16,7 +16,7 @@ use event_bus::{Healing, HealingOutcome, ParkedScope, Remedy};
 use event_schemas::{
     Actor, ActorKind, CancelReason, CartId, Clock, Code, CommandId, CountryCode, Currency, CustomerId, Event,
     ManualClock, Money, OrderId, OrderLine, OrderPlaced, PaymentId, PaymentMethod, Position, ProductId,
-    RecordedEvent, Reference, SecretRef, ShippingCharge, Sku, StreamId, Timestamp, derive_uuid,
+    RecordedEvent, Reference, SecretRef, ShippingCharge, Sku, StreamId, Timestamp, Upcasters, derive_uuid,
 };
 use event_store::{CommandRequest, ExecutorOptions, Executors, Log, LogOptions};
 use sagas::fault::Faults;
@@ -196,6 +196,16 @@ impl Shop {
             .await
             .map_err(|error: DatabaseError| error)
             .expect("renamed");
+    }
+
+    /// Makes every order one that was placed in a version that never was, in which `occurred_at` had another name.
+    pub async fn age_orders(&self) {
+        let sql =
+            "UPDATE events SET event_version = '0.9', payload = replace(payload, 'occurred_at', 'placed_at')
+                   WHERE event_type = 'OrderPlaced'";
+        let aged = self.database.write(move |session| session.execute(sql, &[]));
+        let aged = aged.await.map_err(|error: DatabaseError| error);
+        assert_ne!(aged.expect("rewritten"), 0);
     }
 
     /// Waits until the sagas try something again that the store refused. Fails if they stop instead.
@@ -561,6 +571,14 @@ pub async fn sandbox(dir: &TempDir, database: &Database, clock: Clock) -> Sandbo
     .expect("opened")
 }
 
+/// Reads what [`Shop::age_orders`] leaves.
+fn upcasters() -> Upcasters {
+    Upcasters::shipped().with("OrderPlaced", "0.9", "OrderPlaced", "1.0", |mut payload| {
+        payload["OrderPlaced"]["occurred_at"] = payload["OrderPlaced"]["placed_at"].take();
+        payload
+    })
+}
+
 async fn parts(
     dir: &TempDir,
     database: &Database,
@@ -569,6 +587,7 @@ async fn parts(
     let clock = Clock::from(hand.clone());
     let options = LogOptions {
         clock: clock.clone(),
+        upcasters: upcasters(),
         ..LogOptions::default()
     };
     let log = Log::open(database, options).await.expect("opened");
