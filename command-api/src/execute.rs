@@ -7,6 +7,7 @@ use aggregates::Decide;
 use event_schemas::{AggregateId, RecordedEvent, Version};
 use event_store::{
     AccessError, CommandRequest, ExecuteError, Executor, FindReceiptError, ReadError, Receipt, Unavailable,
+    UnreadableReason,
 };
 use http_conventions::Problem;
 
@@ -113,6 +114,9 @@ pub(crate) fn access_problem(error: AccessError) -> Problem {
 pub(crate) fn read_problem(error: &ReadError) -> Problem {
     match error {
         ReadError::Store(_) => Problem::unavailable(error, DOWN_FOR),
+        ReadError::Unreadable(event) if event.reason == UnreadableReason::Newer => {
+            Problem::unavailable(error, DOWN_FOR)
+        }
         ReadError::Unreadable(_) => Problem::internal(error),
     }
 }

@@ -2,7 +2,7 @@ use database::DatabaseError;
 use event_schemas::Version;
 use sqlite_file::SqliteError;
 
-use crate::entry::UnreadableEvent;
+use crate::entry::{UnreadableEvent, UnreadableReason};
 
 /// The log cannot be used right now, or not at all. Details are for logs, never for clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,11 +28,13 @@ pub enum Unavailable {
 }
 
 impl Unavailable {
-    /// Whether the same request may succeed later without anyone changing anything.
+    /// Whether the same request may succeed later without anyone changing anything in the log.
     pub fn retryable(&self) -> bool {
         match self {
             Self::Store(_) | Self::Closed => true,
-            Self::Unreadable(_) | Self::Corrupt { .. } | Self::TooLarge { .. } | Self::Defect(_) => false,
+            // Once this process has been replaced by a newer one: during an upgrade, soon.
+            Self::Unreadable(event) => event.reason == UnreadableReason::Newer,
+            Self::Corrupt { .. } | Self::TooLarge { .. } | Self::Defect(_) => false,
         }
     }
 }

@@ -137,13 +137,20 @@ pub async fn an_aggregate_that_cannot_be_read_stops_alone(fixture: &impl Fixture
     let process = Process::start(fixture).await;
     process.run("bad", ShelfCommand::Put(1)).await.unwrap();
     process.run("good", ShelfCommand::Put(1)).await.unwrap();
+    process.run("newer", ShelfCommand::Put(1)).await.unwrap();
     fixture.tamper(Position(1), "1.0", "{}").await;
+    fixture.tamper(Position(3), "9.0", "{}").await;
     let process = Process::start(fixture).await;
     let outcome = process.run("bad", ShelfCommand::Put(1)).await;
     let Err(ExecuteError::Unavailable(error @ Unavailable::Unreadable(_))) = outcome else {
         panic!("it must not be decided on: {outcome:?}");
     };
     assert!(!error.retryable());
+    let outcome = process.run("newer", ShelfCommand::Put(1)).await;
+    let Err(ExecuteError::Unavailable(error @ Unavailable::Unreadable(_))) = outcome else {
+        panic!("nor on a part of what happened: {outcome:?}");
+    };
+    assert!(error.retryable(), "by whoever can read it");
     assert!(matches!(
         process.shelves.load("bad").await,
         Err(AccessError::Unavailable(_))
