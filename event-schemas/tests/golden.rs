@@ -11,20 +11,49 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use event_schemas::{
     AggregateType, CartEvent, Event, InventoryEvent, OrderEvent, PaymentEvent, ProductEvent, Upcasters,
-    decode, schemas,
+    decode,
+    schemas::{self, EventSchema},
 };
 use serde_json::Value;
 
 /// Set it (to anything) to write the files and examples that are missing. What is there is never changed.
 const WRITE_MISSING: &str = "OMISYS_WRITE_GOLDEN";
 
+/// The golden files' folder, after what is missing has been written if it is to be.
+fn golden() -> PathBuf {
+    static WRITTEN: Once = Once::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
+    if std::env::var_os(WRITE_MISSING).is_some() {
+        WRITTEN.call_once(|| write_missing(&golden));
+    }
+    golden
+}
+
+fn write_missing(golden: &Path) {
+    for ((aggregate_type, name, version), events) in by_type() {
+        let folder = golden.join(aggregate_type.as_str());
+        let path = folder.join(format!("{name}-{version}.json"));
+        if adds_to(&fs::read_to_string(&path).unwrap_or_default(), &events) {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(&path, golden_text(&events)).unwrap();
+        }
+    }
+    let list = golden.join(VERSIONS);
+    let mut listed = fs::read_to_string(&list).unwrap_or_default();
+    for line in schemas::events().iter().map(line) {
+        if !listed.contains(&line) {
+            listed.push_str(&line);
+        }
+    }
+    fs::write(list, listed).unwrap();
+}
+
 fn folder(aggregate_type: AggregateType) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden")
-        .join(aggregate_type.as_str())
+    golden().join(aggregate_type.as_str())
 }
 
 fn types(aggregate_type: AggregateType) -> &'static [(&'static str, &'static str)] {
@@ -73,11 +102,6 @@ fn every_event_type_has_examples_and_no_name_is_used_twice() {
 fn what_is_written_today_equals_the_golden_files() {
     for ((aggregate_type, name, version), events) in by_type() {
         let path = folder(aggregate_type).join(format!("{name}-{version}.json"));
-        let there = fs::read_to_string(&path).unwrap_or_default();
-        if std::env::var_os(WRITE_MISSING).is_some() && adds_to(&there, &events) {
-            fs::create_dir_all(folder(aggregate_type)).unwrap();
-            fs::write(&path, golden_text(&events)).unwrap();
-        }
         let golden = fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; set {WRITE_MISSING}=1 to write it", path.display()));
         assert_eq!(
@@ -111,22 +135,18 @@ fn a_golden_file_may_gain_examples_and_lose_none() {
 /// The versions that were ever written, one a line: `<aggregate> <type> <version>`. Lines are added, never removed.
 const VERSIONS: &str = "versions.txt";
 
+fn line(schema: &EventSchema) -> String {
+    format!(
+        "{} {} {}\n",
+        schema.aggregate_type, schema.event_type, schema.event_version
+    )
+}
+
 #[test]
 fn no_version_that_was_ever_written_is_forgotten() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("golden")
-        .join(VERSIONS);
-    let mut listed = fs::read_to_string(&path).unwrap_or_default();
+    let listed = fs::read_to_string(golden().join(VERSIONS)).unwrap();
     let known = schemas::events();
-    for schema in &known {
-        let line = format!(
-            "{} {} {}\n",
-            schema.aggregate_type, schema.event_type, schema.event_version
-        );
-        if !listed.contains(&line) && std::env::var_os(WRITE_MISSING).is_some() {
-            listed.push_str(&line);
-            fs::write(&path, &listed).unwrap();
-        }
+    for line in known.iter().map(line) {
         assert!(
             listed.contains(&line),
             "{VERSIONS} lacks {line:?}; {WRITE_MISSING}=1 adds it"
