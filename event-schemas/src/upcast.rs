@@ -25,7 +25,7 @@ struct Step {
 }
 
 /// The registry of upcasters. A step leads from one (event type, version) to the next, so a renamed event is a step too.
-#[derive(Default)]
+/// There is none without the shipped ones: no way of reading can go without them.
 pub struct Upcasters {
     steps: Vec<Step>,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Upcast {
 impl Upcasters {
     /// The steps that this release ships. None yet: every event is at its first version.
     pub fn shipped() -> Self {
-        Self::default()
+        Self { steps: Vec::new() }
     }
 
     /// Adds the step from (`event_type`, `from`) to (`to_type`, `to`).

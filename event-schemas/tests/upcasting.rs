@@ -119,7 +119,7 @@ fn what_is_newer_than_the_binary_is_no_poison() {
         &upcasters()
     )));
     // Also where a step leads to a version that this binary does not know.
-    let ahead = Upcasters::default().with(
+    let ahead = Upcasters::shipped().with(
         "HoldDropped",
         "1.0",
         "ReservationReleased",
@@ -191,7 +191,7 @@ fn an_older_version_that_no_step_leads_from_is_malformed() {
 
 #[test]
 fn a_cycle_of_steps_ends() {
-    let cycle = Upcasters::default()
+    let cycle = Upcasters::shipped()
         .with("HoldDropped", "1.0", "HoldMade", "1.0", |payload| payload)
         .with("HoldMade", "1.0", "HoldDropped", "1.0", |payload| payload);
     assert!(read("HoldDropped", "1.0", &json!({}), &cycle).is_err());
