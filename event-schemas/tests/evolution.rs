@@ -113,6 +113,7 @@ fn an_event_is_renamed_by_a_step_from_its_old_name() {
 /// Events of a parcel. The first was split into the two behind it; the last is not written any more, and nothing took
 /// its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[expect(clippy::enum_variant_names, reason = "an event is named in full")]
 enum ParcelEvent {
     #[deprecated = "split into ParcelPacked and ParcelSent"]
     ParcelPackedAndSent {
