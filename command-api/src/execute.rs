@@ -117,7 +117,7 @@ pub(crate) fn read_problem(error: &ReadError) -> Problem {
         ReadError::Unreadable(event) if event.reason == UnreadableReason::Newer => {
             Problem::unavailable(error, DOWN_FOR)
         }
-        ReadError::Unreadable(_) => Problem::internal(error),
+        ReadError::Unfinished | ReadError::Unreadable(_) => Problem::internal(error),
     }
 }
 

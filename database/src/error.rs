@@ -91,7 +91,8 @@ impl DatabaseError {
         )
     }
 
-    pub(crate) fn unexpected(column: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A column holds what it never should.
+    pub fn unexpected(column: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Unexpected {
             column: column.into(),
             message: message.into(),

@@ -29,6 +29,7 @@
 //! ```
 
 mod error;
+mod kept;
 #[cfg(feature = "cluster")]
 pub mod postgres;
 mod session;
@@ -42,6 +43,7 @@ use std::future::Future;
 use sqlite_file::SqliteFile;
 
 pub use error::{DatabaseError, PostgresError};
+pub use kept::{KeptRow, KeptTable, insert_rows};
 #[cfg(feature = "cluster")]
 pub use postgres::{Postgres, PostgresOptions};
 pub use session::{Row, Session};

@@ -27,6 +27,15 @@ impl<'a> Session<'a> {
         Self(Inner::Postgres(transaction))
     }
 
+    /// Whether this is SQLite: for the few tables that are laid out otherwise there.
+    pub fn is_sqlite(&self) -> bool {
+        match &self.0 {
+            Inner::Sqlite(_) => true,
+            #[cfg(feature = "cluster")]
+            Inner::Postgres(_) => false,
+        }
+    }
+
     /// Runs a statement and says how many rows it changed.
     pub fn execute(&self, sql: &str, params: &[Value<'_>]) -> Result<usize, DatabaseError> {
         match &self.0 {

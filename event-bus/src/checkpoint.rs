@@ -121,21 +121,27 @@ impl Checkpoints {
     /// epoch than the newest are left out: what was handled of them says nothing about this one.
     pub async fn load(&self, subscriber: &Arc<str>) -> Result<Option<Checkpoint>, DatabaseError> {
         let subscriber = Arc::clone(subscriber);
-        let rows = self.database.read(move |session| {
-            session.query(
-                "SELECT partition, log_id, epoch, position FROM checkpoints WHERE subscriber = ?1",
-                &[(&subscriber).into()],
-                |row| {
-                    let log = LogIdentity {
-                        log_id: row.parse(1)?,
-                        epoch: row.get(2)?,
-                    };
-                    Ok::<_, DatabaseError>((row.parse::<PartitionKey>(0)?, log, Position(row.get(3)?)))
-                },
-            )
-        });
+        let load = self
+            .database
+            .read(move |session| Self::load_in(session, &subscriber));
+        load.await
+    }
+
+    /// As [`Checkpoints::load`], inside a read of the caller's.
+    pub fn load_in(session: &Session<'_>, subscriber: &str) -> Result<Option<Checkpoint>, DatabaseError> {
+        let rows = session.query(
+            "SELECT partition, log_id, epoch, position FROM checkpoints WHERE subscriber = ?1",
+            &[subscriber.into()],
+            |row| {
+                let log = LogIdentity {
+                    log_id: row.parse(1)?,
+                    epoch: row.get(2)?,
+                };
+                Ok::<_, DatabaseError>((row.parse::<PartitionKey>(0)?, log, Position(row.get(3)?)))
+            },
+        )?;
         let mut checkpoint: Option<Checkpoint> = None;
-        for (partition, log, position) in rows.await? {
+        for (partition, log, position) in rows {
             let held = match &mut checkpoint {
                 Some(held) if held.log == log => held,
                 Some(held) if held.log.epoch > log.epoch => continue,
@@ -185,6 +191,11 @@ impl Checkpoints {
                 Ok(!overtaken)
             })
             .await
+    }
+
+    /// Forgets where everyone stands, inside a write of the caller's: for a log that is filled from elsewhere.
+    pub fn forget_all_in(session: &Session<'_>) -> Result<(), DatabaseError> {
+        session.execute("DELETE FROM checkpoints", &[]).map(|_| ())
     }
 
     /// As [`Checkpoints::save`], inside a write of the caller's, so that the checkpoint and what it stands for become

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use database::{Database, DatabaseError, Row, Session, params};
+use database::{Database, DatabaseError, KeptTable, Row, Session, params};
 use event_schemas::{EventId, Position, Timestamp};
 
 use crate::healing;
@@ -68,6 +68,23 @@ pub struct DeadLetters {
 }
 
 impl DeadLetters {
+    /// Their table, of all subscribers.
+    pub const KEPT: KeptTable = KeptTable {
+        name: "dead_letters",
+        columns: &[
+            "subscriber",
+            "scope",
+            "position",
+            "event_id",
+            "event_type",
+            "reason",
+            "attempts",
+            "parked_at",
+        ],
+        key: 3,
+        filter: None,
+    };
+
     /// Makes the table in `database` if it is not there and reads which scopes are parked. Meant for start-up.
     pub async fn open(database: impl Into<Database>, subscriber: &str) -> Result<Self, DatabaseError> {
         let database = database.into();

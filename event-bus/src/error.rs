@@ -75,7 +75,7 @@ impl BusError {
             | Self::BeyondHead { .. }
             | Self::ForeignRecord { .. }
             | Self::Partitions { .. }
-            | Self::Log(ReadError::Unreadable(_)) => false,
+            | Self::Log(ReadError::Unfinished | ReadError::Unreadable(_)) => false,
             Self::Kafka(_) | Self::Positions(_) => true,
             Self::Log(ReadError::Store(error)) | Self::Store(error) => error.retryable(),
         }

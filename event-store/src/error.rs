@@ -136,6 +136,9 @@ impl<E> From<FindReceiptError> for ExecuteError<E> {
 /// Why the log cannot be opened or read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
+    /// A log is on its way into this store: it must not be served by halves.
+    #[error("an import into this store was not finished")]
+    Unfinished,
     #[error("the log's store failed: {0}")]
     Store(#[from] DatabaseError),
     /// A stream read met an event that this binary cannot read. Reads by position give it as an entry instead.

@@ -29,6 +29,7 @@ mod store;
 mod streams;
 mod tail;
 mod trace;
+mod transfer;
 
 pub use as_of::{AsOf, ParseAsOfError};
 pub use chain::Chain;
@@ -41,3 +42,4 @@ pub use executors::Executors;
 pub use journal::{Append, AppendOutcome, Journal, Settle, SettleOutcome, StoredReceipt};
 pub use log::{Log, LogOptions};
 pub use trace::traced;
+pub use transfer::{ImportError, LogImport, RawReceipt};

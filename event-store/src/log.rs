@@ -86,7 +86,8 @@ impl Log {
         *self.0.identity.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts a new epoch: for a log that was restored or imported, before anything reads it.
+    /// Starts a new epoch, as an import does ([`crate::LogImport`]): for tests.
+    #[cfg(any(test, feature = "conformance"))]
     pub async fn begin_epoch(&self) -> Result<LogIdentity, ReadError> {
         let identity = self.0.store.begin_epoch().await?;
         *self.0.identity.write().unwrap_or_else(PoisonError::into_inner) = identity;
@@ -169,6 +170,10 @@ impl Log {
     /// The way to append.
     pub fn journal(&self) -> Journal {
         self.0.journal.clone()
+    }
+
+    pub(crate) fn database(&self) -> &Database {
+        self.0.store.database()
     }
 
     pub(crate) fn streams(&self) -> Arc<Streams> {

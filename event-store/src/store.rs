@@ -13,6 +13,7 @@ use crate::journal::StoredReceipt;
 #[cfg(feature = "cluster")]
 use crate::postgres;
 use crate::sqlite;
+use crate::transfer::unfinished;
 use crate::{LogEntry, RawEvent, ReadError, Slice};
 
 /// One page of the log.
@@ -28,19 +29,27 @@ pub(crate) struct Store(Database);
 
 impl Store {
     /// Creates the tables, and reads which log this is.
-    pub(crate) async fn open(database: Database) -> Result<(Self, LogIdentity), DatabaseError> {
-        let identity = match &database {
+    pub(crate) async fn open(database: Database) -> Result<(Self, LogIdentity), ReadError> {
+        let identity = Self::make_tables(&database).await?;
+        if database.read(unfinished).await? {
+            return Err(ReadError::Unfinished);
+        }
+        Ok((Self(database), identity))
+    }
+
+    /// Creates the tables if they are not there, and reads which log this is.
+    pub(crate) async fn make_tables(database: &Database) -> Result<LogIdentity, DatabaseError> {
+        match database {
             Database::Sqlite(file) => {
                 database.migrate("event-store", sqlite::STEPS).await?;
-                file.write(sqlite::create_head).await?
+                Ok(file.write(sqlite::create_head).await?)
             }
             #[cfg(feature = "cluster")]
             Database::Postgres(postgres) => {
                 database.migrate("event-store", postgres::STEPS).await?;
-                postgres::identity(postgres.pool()).await?
+                postgres::identity(postgres.pool()).await
             }
-        };
-        Ok((Self(database), identity))
+        }
     }
 
     pub(crate) fn database(&self) -> &Database {
@@ -56,6 +65,7 @@ impl Store {
         }
     }
 
+    #[cfg(any(test, feature = "conformance"))]
     pub(crate) async fn begin_epoch(&self) -> Result<LogIdentity, DatabaseError> {
         match &self.0 {
             Database::Sqlite(file) => Ok(file.write(sqlite::begin_epoch).await?),

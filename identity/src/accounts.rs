@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use database::{DatabaseError, Row, Session, params};
+use database::{Database, DatabaseError, KeptTable, Row, Session, params};
 use event_schemas::{AccountId, Timestamp};
 
 use crate::permissions::Role;
@@ -38,6 +38,27 @@ pub(crate) const MIGRATIONS: &[&str] = &["
     CREATE INDEX refresh_families_account ON refresh_families (account_id, rotated_at);
     CREATE INDEX refresh_families_expiry ON refresh_families (expires_at);
 "];
+
+/// What a backup keeps of this crate. Not the sessions: one that was ended after the backup would be open again.
+pub const KEPT: [KeptTable; 1] = [KeptTable {
+    name: "accounts",
+    columns: &[
+        "id",
+        "email",
+        "password_hash",
+        "role",
+        "status",
+        "epoch",
+        "created_at",
+    ],
+    key: 1,
+    filter: None,
+}];
+
+/// Makes the tables of accounts and sessions in `database`, or brings them up to date.
+pub async fn migrate(database: &Database) -> Result<(), DatabaseError> {
+    database.migrate("identity", MIGRATIONS).await
+}
 
 /// Whether an account may sign in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]

@@ -19,7 +19,7 @@ mod tokens;
 mod values;
 pub mod verifier;
 
-pub use accounts::{Account, AccountError, Status};
+pub use accounts::{Account, AccountError, KEPT, Status, migrate};
 pub use keys::{
     Fingerprinter, JWKS_MAX_AGE, KeyError, KeyInfo, KeyRing, KeySource, KeyedMac, Purpose, Start,
 };

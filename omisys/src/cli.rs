@@ -118,6 +118,26 @@ pub enum Command {
     /// What other programs need to know of events
     #[command(subcommand)]
     Schemas(Schemas),
+    /// Write the log, and where the sagas stand, to a file: `CloudEvents`, one a line
+    #[command(
+        after_help = "Works beside a running server. The file holds live payment tokens: it is made readable by you alone (0600).\nAccounts and keys are not in it.\n\nExample:\n  omisys export-log log.ndjson.gz\n  omisys export-log - | head -1"
+    )]
+    ExportLog(Transfer),
+    /// Bring the log of such a file into an empty store, of either profile, as a new epoch
+    #[command(
+        after_help = "Stop the services first. All of the file is checked before any of it can be used; killed halfway, it begins anew.\n\nExample:\n  omisys import-log log.ndjson.gz --data-dir moved"
+    )]
+    ImportLog(Transfer),
+    /// Copy the log, what stands beside it, and the accounts into a new folder
+    #[command(
+        after_help = "Works beside a running server. The folder holds live payment tokens and password hashes; the keys are not in it.\n\nExample:\n  omisys backup /backup/2026-01-31"
+    )]
+    Backup(BackupDir),
+    /// Bring a backup into an empty store, of either profile, as a new epoch
+    #[command(
+        after_help = "Stop the services first, and put the keys in their place. Sessions end: everybody signs in again.\n\nExample:\n  omisys restore /backup/2026-01-31 --data-dir restored"
+    )]
+    Restore(BackupDir),
     /// Print the OpenAPI 3.1 document of the API
     #[command(after_help = "Example:\n  omisys openapi > openapi.json")]
     Openapi,
@@ -441,6 +461,19 @@ pub enum Schemas {
         /// Where to; made if it is not there
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Transfer {
+    /// The file, compressed if its name ends in .gz; - is standard output or input
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct BackupDir {
+    /// The folder of the backup
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -24,6 +24,7 @@ mod schemas;
 mod serve;
 mod stores;
 mod telemetry;
+mod transfer;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -97,6 +98,10 @@ async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(),
         Command::Generations(generations) => rebuild::generations(config, &generations, json).await,
         Command::DeadLetters(letters) => dead_letters::run(config, &letters, json).await,
         Command::Schemas(schemas) => schemas::run(&schemas, json),
+        Command::ExportLog(file) => transfer::export_log(config, &file, json).await,
+        Command::ImportLog(file) => transfer::import_log(config, &file, json).await,
+        Command::Backup(directory) => transfer::backup(config, &directory, json).await,
+        Command::Restore(directory) => transfer::restore(config, &directory, json).await,
         Command::Openapi => embedded::print_openapi(config).await,
         Command::Doctor(doctor) => doctor::run(config, &doctor, json).await,
         Command::Bench(bench) => bench::run(config, &bench, json).await,

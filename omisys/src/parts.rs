@@ -131,6 +131,9 @@ pub fn projections(projector: &Projector) -> Vec<Component> {
 /// How the sagas are, for `/readyz`.
 pub fn sagas(sagas: &Sagas) -> Vec<Component> {
     let mut components = vec![component("sagas", sagas.failure())];
+    if let Some(waiting) = sagas.reconciling() {
+        components.push(component("sagas/reconciling", Some(waiting)));
+    }
     if let Some(trouble) = sagas.retrying() {
         components.push(degraded("sagas/store".to_owned(), &trouble));
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use database::{Database, DatabaseError, params};
 use event_schemas::{Clock, Currency};
-use event_store::{Log, LogOptions};
+use event_store::{Log, LogOptions, ReadError};
 use identity::KeySource;
 use projections::Views;
 use sqlite_file::{Options, SqliteFile, Synchronous};
@@ -172,9 +172,22 @@ pub async fn open_log_in(database: &Database) -> Result<Log, CliError> {
         clock: Clock::System,
         ..LogOptions::default()
     };
-    Log::open(database, options)
-        .await
-        .context("the log could not be opened", "run `omisys doctor`")
+    let remedy = |error: &ReadError| match error {
+        ReadError::Unfinished => "run `omisys import-log` or `omisys restore` again: it begins anew",
+        _ => "run `omisys doctor`",
+    };
+    Log::open(database, options).await.map_err(|error| {
+        CliError::failed(format!("the log could not be opened: {error}"), remedy(&error)).because(error)
+    })
+}
+
+const SHOP_STEPS: &[&str] = &["CREATE TABLE shop (currency TEXT NOT NULL) STRICT"];
+
+/// The currency that the shop has sold in; none if it has not been opened yet.
+pub async fn currency(database: &Database) -> Result<Option<String>, DatabaseError> {
+    database.migrate("shop", SHOP_STEPS).await?;
+    let read = database.read(|session| session.query_opt("SELECT currency FROM shop", &[], |row| row.get(0)));
+    read.await
 }
 
 /// The configured profile's read models, which must be there.
@@ -208,9 +221,8 @@ pub async fn open_views(config: &Config, database: &Database, log: &Log) -> Resu
 /// holds one currency.
 pub async fn fix_currency(database: &Database, currency: Currency) -> Result<(), CliError> {
     const WHAT: &str = "the shop's currency could not be read";
-    let steps = &["CREATE TABLE shop (currency TEXT NOT NULL) STRICT"];
     database
-        .migrate("shop", steps)
+        .migrate("shop", SHOP_STEPS)
         .await
         .context(WHAT, "run `omisys doctor`")?;
     let fixed: Result<String, DatabaseError> = database

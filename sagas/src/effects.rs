@@ -25,23 +25,23 @@ const REPORT: &str = "payment-report";
 
 /// A call that an intent event asks for.
 #[derive(Debug, Clone, Copy)]
-struct Call {
-    payment: PaymentId,
+pub(crate) struct Call {
+    pub(crate) payment: PaymentId,
     order: OrderId,
     attempt: u32,
     intent: Intent,
 }
 
 /// What the payment says about an open intent.
-struct Open {
+pub(crate) struct Open {
     /// Of the whole attempt.
     amount: Money,
-    method: PaymentMethod,
+    pub(crate) method: PaymentMethod,
 }
 
 impl Call {
     /// None if the event is no intent.
-    fn of(recorded: &RecordedEvent) -> Option<Self> {
+    pub(crate) fn of(recorded: &RecordedEvent) -> Option<Self> {
         let Event::Payment(event) = &recorded.event else {
             return None;
         };
@@ -73,7 +73,7 @@ impl Call {
         })
     }
 
-    fn key(&self) -> IdempotencyKey {
+    pub(crate) fn key(&self) -> IdempotencyKey {
         let operation = match self.intent {
             Intent::Session { .. } => Operation::Session,
             Intent::Capture { .. } => Operation::Capture,
@@ -87,8 +87,12 @@ impl Call {
         }
     }
 
+    pub(crate) const fn is_refund(&self) -> bool {
+        matches!(self.intent, Intent::Refund { .. })
+    }
+
     /// What to record; none if the outcome is no answer to this call.
-    fn fact(&self, outcome: Outcome) -> Option<PaymentCommand> {
+    pub(crate) fn fact(&self, outcome: Outcome) -> Option<PaymentCommand> {
         let Self {
             order: order_id,
             attempt,
@@ -174,8 +178,7 @@ impl Worker {
                 return Ok(Next::Park(format!("the provider refuses: {why}")));
             }
             Err(error @ (ProviderError::Down | ProviderError::Unknown)) => {
-                let refund = matches!(call.intent, Intent::Refund { .. });
-                if refund && item.attempts >= self.config.refund_attempts {
+                if call.is_refund() && item.attempts >= self.config.refund_attempts {
                     return Ok(Next::Park(format!("{} calls, and {error}", item.attempts)));
                 }
                 tracing::debug!(%error, event = %item.event, "the provider will be asked again");
@@ -206,7 +209,7 @@ impl Worker {
     }
 
     /// What the payment says about the call; none if it is no open intent (any more).
-    async fn open(&self, call: Call) -> Result<Option<Open>, String> {
+    pub(crate) async fn open(&self, call: Call) -> Result<Option<Open>, String> {
         let open = move |payment: &Payment| {
             let attempt = payment
                 .attempt(call.attempt)
@@ -358,6 +361,6 @@ fn amount_of(attempt: &Attempt, intent: Intent) -> Money {
 }
 
 /// The command that records `fact` as the answer to the intent `recorded`.
-fn record(recorded: &RecordedEvent, payment: PaymentId, fact: PaymentCommand) -> PolicyCommand {
+pub(crate) fn record(recorded: &RecordedEvent, payment: PaymentId, fact: PaymentCommand) -> PolicyCommand {
     PolicyCommand::new(recorded, EFFECT, 0, Command::Payment(payment, fact))
 }

@@ -18,6 +18,7 @@ pub mod fault;
 mod folds;
 pub mod policies;
 pub mod provider;
+mod reconcile;
 mod runner;
 mod sagas;
 mod secrets;
@@ -27,7 +28,7 @@ mod worker;
 
 pub use config::{Backoff, SagasConfig};
 pub use sagas::{
-    SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER, migrate,
+    KEPT, SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER, migrate,
 };
 pub use secrets::{Secret, SecretStore};
 pub use work::open_effects;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use database::{Database, DatabaseError};
+use database::{Database, DatabaseError, KeptTable};
 use event_bus::{BusError, Checkpoints, DeadLetters, ParkedScope, Subscription};
 #[cfg(feature = "cluster")]
 use event_bus::{Positions, StreamSource};
@@ -18,16 +18,29 @@ use crate::dispatch::{Dispatcher, Stopped};
 use crate::fault::Faults;
 use crate::folds::Folds;
 use crate::provider::Provider;
+use crate::reconcile;
 use crate::runner::{Runner, Stop, furthest};
-use crate::secrets::SecretStore;
+use crate::secrets::{KEPT_SECRETS, SecretStore};
 use crate::trouble::Trouble;
-use crate::work::{Handoff, Work};
+use crate::work::{Handoff, KEPT_EFFECTS, KEPT_TIMERS, Work};
 use crate::worker::Worker;
 
 /// The runner's name as a subscriber: of its checkpoint and of its dead letters.
 pub const SUBSCRIBER: &str = "sagas";
 /// The name under which timers and effects that failed are kept.
 pub const WORK_SUBSCRIBER: &str = "sagas.work";
+
+/// What of the sagas a backup keeps besides their checkpoint. The dead letters are those of policies, timers and effects:
+/// read models are folded again, and park again what they cannot fold.
+pub const KEPT: [KeptTable; 4] = [
+    KEPT_TIMERS,
+    KEPT_EFFECTS,
+    KEPT_SECRETS,
+    KeptTable {
+        filter: Some("subscriber IN ('sagas', 'sagas.work')"),
+        ..DeadLetters::KEPT
+    },
+];
 
 /// What the sagas work with.
 pub struct SagasDeps {
@@ -120,6 +133,7 @@ pub struct Sagas {
     progress: watch::Receiver<u64>,
     stopped: watch::Receiver<Option<Reason>>,
     retrying: watch::Receiver<Option<String>>,
+    reconciling: watch::Receiver<Option<String>>,
     letters: DeadLetters,
     work_letters: DeadLetters,
     work: Work,
@@ -165,6 +179,7 @@ impl Sagas {
         let (progress_sender, progress) = watch::channel(0);
         let (stopped_sender, stopped) = watch::channel(None);
         let (trouble, retrying) = Trouble::new();
+        let (waiting, reconciling) = watch::channel(reconcile::due(log.identity()));
         let worker = Worker {
             work: work.clone(),
             log: log.clone(),
@@ -210,13 +225,14 @@ impl Sagas {
         }));
         let worker_cancel = cancel.clone();
         tracker.spawn(ended.watch("worker", async move {
-            worker
-                .run(handed, worker_cancel)
-                .await
-                .map_err(|stopped| match stopped {
-                    Stopped::Cancelled => None,
-                    stopped @ Stopped::Died(_) => Some(Reason::from(&Stop::Stopped(stopped))),
-                })
+            let worked = match worker.reconcile(&waiting, &worker_cancel).await {
+                Ok(()) => worker.run(handed, worker_cancel).await,
+                stopped => stopped,
+            };
+            worked.map_err(|stopped| match stopped {
+                Stopped::Cancelled => None,
+                stopped @ Stopped::Died(_) => Some(Reason::from(&Stop::Stopped(stopped))),
+            })
         }));
         tracker.close();
         Ok(Self {
@@ -227,6 +243,7 @@ impl Sagas {
             progress,
             stopped,
             retrying,
+            reconciling,
             letters,
             work_letters,
             work,
@@ -283,6 +300,12 @@ impl Sagas {
         self.retrying.borrow().clone()
     }
 
+    /// What the sagas wait for before any timer or effect runs on a log that was restored or imported; none once open
+    /// payments are reconciled with the provider.
+    pub fn reconciling(&self) -> Option<String> {
+        self.reconciling.borrow().clone()
+    }
+
     /// Whether a dead letter waits for someone, of a policy or of a timer or effect. Asks no database.
     pub fn parked(&self) -> bool {
         !(self.letters.none_parked() && self.work_letters.none_parked())
@@ -317,6 +340,9 @@ impl Sagas {
     }
 
     async fn is_idle(&self) -> Result<bool, ReadError> {
+        if self.reconciling.borrow().is_some() {
+            return Ok(false);
+        }
         let head = self.log.0.head().await?;
         if *self.handled.borrow() < head || self.work.busy(self.clock.now()).await? {
             return Ok(false);

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use database::{Database, DatabaseError, params};
+use database::{Database, DatabaseError, KeptTable, params};
 use event_schemas::{SecretRef, Timestamp};
 
 const STEPS: &[&str] = &["CREATE TABLE secrets (
@@ -12,6 +12,13 @@ const STEPS: &[&str] = &["CREATE TABLE secrets (
      expires_at INTEGER NOT NULL
  ) STRICT, WITHOUT ROWID;
  CREATE INDEX secrets_by_expiry ON secrets (expires_at)"];
+
+pub(crate) const KEPT_SECRETS: KeptTable = KeptTable {
+    name: "secrets",
+    columns: &["secret_ref", "value", "expires_at"],
+    key: 1,
+    filter: None,
+};
 
 /// A secret value. Never printed.
 #[derive(Clone, PartialEq, Eq)]

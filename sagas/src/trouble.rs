@@ -29,7 +29,7 @@ pub(crate) fn ends_the_stream(error: &BusError) -> bool {
         | BusError::BeyondHead { .. }
         | BusError::ForeignRecord { .. }
         | BusError::Partitions { .. }
-        | BusError::Log(ReadError::Unreadable(_)) => true,
+        | BusError::Log(ReadError::Unfinished | ReadError::Unreadable(_)) => true,
         BusError::Kafka(_) | BusError::Positions(_) => false,
         BusError::Log(ReadError::Store(error)) | BusError::Store(error) => lasting(error),
     }

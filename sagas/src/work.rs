@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use database::{Database, DatabaseError, Row, Session, params};
+use database::{Database, DatabaseError, KeptTable, Row, Session, params};
 use event_schemas::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
 use event_store::{Log, ReadError};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -37,7 +37,34 @@ macro_rules! table_steps {
     };
 }
 
-const STEPS: &[&str] = &[table_steps!("timers"), table_steps!("effects")];
+const STEPS: &[&str] = &[
+    table_steps!("timers"),
+    table_steps!("effects"),
+    crate::reconcile::STEP,
+];
+
+const COLUMNS: &[&str] = &[
+    "aggregate_type",
+    "aggregate_id",
+    "sequence",
+    "kind",
+    "position",
+    "next_attempt_at",
+    "leased",
+    "attempts",
+];
+
+pub(crate) const KEPT_TIMERS: KeptTable = KeptTable {
+    name: "timers",
+    columns: COLUMNS,
+    key: 4,
+    filter: None,
+};
+
+pub(crate) const KEPT_EFFECTS: KeptTable = KeptTable {
+    name: "effects",
+    ..KEPT_TIMERS
+};
 
 /// Held by whoever leases, so that no two workers are given the same row.
 const LEASING: &str = "sagas/lease";

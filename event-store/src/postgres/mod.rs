@@ -9,5 +9,7 @@ mod writer;
 pub(crate) use read::{
     read_head, read_page, read_raw_page, read_raw_stream, read_receipts, read_slice, read_stream,
 };
-pub(crate) use schema::{STEPS, begin_epoch, identity};
+#[cfg(any(test, feature = "conformance"))]
+pub(crate) use schema::begin_epoch;
+pub(crate) use schema::{STEPS, identity};
 pub(crate) use writer::PostgresWriter;

@@ -1,6 +1,6 @@
 //! Tables of the log. What `postgres-es` reads is among them, so its repository can read streams here.
 
-use database::{DatabaseError, PostgresError};
+use database::DatabaseError;
 use event_schemas::LogIdentity;
 use sqlx::postgres::{PgPool, PgRow};
 use sqlx::{Row as _, query};
@@ -11,9 +11,11 @@ use uuid::Uuid;
 /// * `events` is keyed by stream, and its positions are unique: the keys are what makes a journal that was overtaken
 ///   fail. Identifiers compare as bytes, which is what they are and quicker.
 /// * `commands` comes with the aggregate first: random command ids alone would touch pages all over.
+/// * `unfinished_import` has a row from an import's first transaction to its last.
 /// * `log_head` has the one row whose lock makes the order of commits the order of positions.
 /// * `postgres-es` reads the view, whose JSON columns make it read-only: the journal is the only writer.
-pub(crate) const STEPS: &[&str] = &[r#"
+pub(crate) const STEPS: &[&str] = &[
+    r#"
     CREATE TABLE events (
         position BIGINT NOT NULL CHECK (position > 0),
         aggregate_type TEXT COLLATE "C" NOT NULL,
@@ -50,7 +52,12 @@ pub(crate) const STEPS: &[&str] = &[r#"
         position BIGINT NOT NULL
     );
     INSERT INTO log_head (one, log_id, epoch, position) VALUES (1, uuid_send(gen_random_uuid()), 1, 0);
-"#];
+"#,
+    "CREATE TABLE unfinished_import (
+        only_one BIGINT PRIMARY KEY CHECK (only_one = 1),
+        begun_at BIGINT NOT NULL -- microseconds since 1970, UTC
+    )",
+];
 
 /// Which log this is.
 pub(crate) async fn identity(pool: &PgPool) -> Result<LogIdentity, DatabaseError> {
@@ -60,11 +67,12 @@ pub(crate) async fn identity(pool: &PgPool) -> Result<LogIdentity, DatabaseError
     Ok(decode(&row)?)
 }
 
+#[cfg(any(test, feature = "conformance"))]
 pub(crate) async fn begin_epoch(pool: &PgPool) -> Result<LogIdentity, DatabaseError> {
     let row = query("UPDATE log_head SET epoch = epoch + 1 RETURNING log_id, epoch")
         .fetch_all(pool)
         .await?;
-    let row = row.first().ok_or_else(|| PostgresError::Sql {
+    let row = row.first().ok_or_else(|| database::PostgresError::Sql {
         code: String::new(),
         message: "the log has no head".to_owned(),
     })?;

@@ -5,6 +5,12 @@ use sqlite_file::SqliteError;
 use sqlite_file::rusqlite::{Connection, OptionalExtension as _};
 use uuid::Uuid;
 
+/// Its row is there from an import's first transaction to its last.
+const UNFINISHED_IMPORT: &str = "CREATE TABLE unfinished_import (
+    only_one INTEGER NOT NULL PRIMARY KEY CHECK (only_one = 1),
+    begun_at INTEGER NOT NULL -- microseconds since 1970, UTC
+) STRICT";
+
 /// `events` is the log in the order in which it is written and read: `position` is the table's own key.
 ///
 /// `streams` leads from an aggregate to its events (`sequence` from 1, no command id) and to the receipts of its
@@ -54,7 +60,7 @@ pub(crate) const STEPS: &[&str] = &["
         epoch INTEGER NOT NULL,
         position INTEGER NOT NULL
     ) STRICT;
-"];
+", UNFINISHED_IMPORT];
 
 /// Reads which log this is; a new one is named by SQLite's own randomness.
 pub(crate) fn create_head(conn: &Connection) -> Result<LogIdentity, SqliteError> {
@@ -70,6 +76,7 @@ pub(crate) fn create_head(conn: &Connection) -> Result<LogIdentity, SqliteError>
     Ok(LogIdentity { log_id, epoch: 1 })
 }
 
+#[cfg(any(test, feature = "conformance"))]
 pub(crate) fn begin_epoch(conn: &Connection) -> Result<LogIdentity, SqliteError> {
     conn.execute("UPDATE log_head SET epoch = epoch + 1", [])?;
     identity(conn)?.ok_or_else(|| SqliteError::Sql {
