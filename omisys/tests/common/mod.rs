@@ -109,22 +109,46 @@ impl Demo {
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let environment = stores.environment().into_iter().chain(given).collect();
-        Self::start_processes(Some(stores), environment, replicas).await
+        Self::start_processes(Folder::new(), Some(stores), environment, replicas).await
+    }
+
+    /// A cluster on stores that hold something already, with the keys in `directory`.
+    #[cfg(feature = "cluster")]
+    pub async fn start_cluster_in(
+        directory: Folder,
+        stores: testkit::ClusterStores,
+        environment: Vec<(String, String)>,
+    ) -> Self {
+        Self::start_processes(directory, Some(stores), environment, 1).await
+    }
+
+    /// Kills every process of the cluster profile, and leaves what they worked on.
+    #[cfg(feature = "cluster")]
+    pub async fn kill_cluster(mut self) -> (Folder, testkit::ClusterStores) {
+        for member in self.cluster().members() {
+            self.cluster().kill(member).await;
+        }
+        match self.system {
+            System::Cluster {
+                stores: Some(stores), ..
+            } => (self.directory, stores),
+            _ => panic!("the stores are not ours alone"),
+        }
     }
 
     /// A cluster on servers of its own.
     #[cfg(feature = "cluster")]
     pub async fn start_on(servers: &testkit::Servers) -> Self {
-        Self::start_processes(None, servers.environment(), 1).await
+        Self::start_processes(Folder::new(), None, servers.environment(), 1).await
     }
 
     #[cfg(feature = "cluster")]
     async fn start_processes(
+        directory: Folder,
         stores: Option<testkit::ClusterStores>,
         mut environment: Vec<(String, String)>,
         replicas: u8,
     ) -> Self {
-        let directory = Folder::new();
         let (key, value) = TRUST_THIS_MACHINE;
         environment.push((key.to_owned(), value.to_owned()));
         let started = testkit::Cluster::start(binary(), directory.path(), environment, replicas).await;
@@ -216,7 +240,7 @@ impl Demo {
 pub struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 

@@ -311,6 +311,14 @@ impl SandboxProvider {
     pub(super) async fn acknowledge(&self, id: i64) -> Result<(), ProviderError> {
         self.database
             .write(move |store| {
+                // It does not come again: whoever asks from now on is told what really happened.
+                store.execute(
+                    "UPDATE sandbox_operations SET outcome = 'captured', code = NULL
+                     WHERE operation = 'capture' AND EXISTS (SELECT 1 FROM sandbox_reports AS r
+                         WHERE r.id = ?1 AND r.payment_id = sandbox_operations.payment_id
+                         AND r.attempt = sandbox_operations.attempt)",
+                    &params![id],
+                )?;
                 store.execute("DELETE FROM sandbox_reports WHERE id = ?1", &params![id])?;
                 Ok::<_, ProviderError>(())
             })
