@@ -186,20 +186,16 @@ async fn a_log_that_came_halfway_is_not_served_and_nothing_is_overwritten() {
         moved.join("log.db").exists().then_some(())
     })
     .await;
-    let refused = || {
-        let output = omisys(&moved, &["audit", "--json"]);
-        let text = said(&output);
-        assert_eq!(output.status.code(), Some(1), "{text}");
-        text
-    };
+    let served = || omisys(&moved, &["audit", "--json"]);
     until("the store says that it is not finished", || async {
-        refused().contains("was not finished").then_some(())
+        said(&served()).contains("was not finished").then_some(())
     })
     .await;
     import.kill().unwrap();
     import.wait().unwrap();
     drop(stdin);
-    let text = refused();
+    let (text, status) = (said(&served()), served().status);
+    assert_eq!(status.code(), Some(1), "{text}");
     assert!(
         text.contains("was not finished") && text.contains("import-log"),
         "{text}"
