@@ -154,7 +154,7 @@ impl Worker {
         let command = record(&recorded, call.payment, fact);
         match self.dispatcher.run(&Cause::from(&*recorded), command).await {
             Ok(()) => Ok(true),
-            Err(Failure::Later(reason)) => Err(NotYet::Later(reason)),
+            Err(Failure::Later(reason) | Failure::Upgrade(reason)) => Err(NotYet::Later(reason)),
             Err(Failure::Unforeseen(reason)) => {
                 // The effect meets the same refusal, and becomes a dead letter.
                 tracing::error!(event = %intent, reason, "what the provider did cannot be recorded");
