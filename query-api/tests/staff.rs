@@ -174,7 +174,10 @@ async fn every_route_but_the_catalogue_needs_a_good_token_and_refuses_what_it_do
         let path = template
             .replace("{id}", "01890a5d-ac96-774b-bcce-b302099a8057")
             .replace("{sku}", "MUG-1");
-        let operation = &item["get"];
+        // What is asked for by POST is walked with the whole API.
+        let Some(operation) = item.get("get") else {
+            continue;
+        };
         assert!(
             operation["operationId"].is_string() && operation["tags"].is_array(),
             "{template}"
