@@ -201,7 +201,7 @@ pub async fn rewrite(shop: &mut Shop, sql: &'static str) {
 
 /// The log as a binary reads it that knows version 9.0 of `event_type`.
 pub async fn log_of_the_next_version(file: &SqliteFile, event_type: &'static str) -> Log {
-    let upcasters = Upcasters::default().with(event_type, "9.0", event_type, "1.0", |payload| payload);
+    let upcasters = Upcasters::shipped().with(event_type, "9.0", event_type, "1.0", |payload| payload);
     let options = LogOptions {
         clock: clock(),
         upcasters,
