@@ -1,7 +1,7 @@
 //! What readers are promised.
 
 use cqrs_es::{AggregateContext as _, EventStore as _};
-use event_schemas::{Event, InventoryEvent, Position, Reference, Version};
+use event_schemas::{AggregateType, Event, InventoryEvent, Position, Reference, Version};
 
 use super::{
     Fixture, OLD_VERSION, Process, Shelf, ShelfCommand, check_log, eventually, old_deliveries, old_delivery,
@@ -174,7 +174,7 @@ pub async fn a_log_keeps_its_name_and_counts_its_epochs(fixture: &impl Fixture) 
     .await;
 }
 
-/// By position, by stream, from a raw row, into an aggregate, through cqrs-es: the same event. Only what is raw stays as
+/// By position, by slice, by stream, from a raw row, into an aggregate, through cqrs-es: the same event. Only what is raw stays as
 /// it was written.
 pub async fn an_older_version_is_upcast_on_every_way(fixture: &impl Fixture) {
     let process = Process::start(fixture).await;
@@ -199,6 +199,11 @@ pub async fn an_older_version_is_upcast_on_every_way(fixture: &impl Fixture) {
     });
     let entries = log.read(Position(0), 10).await.unwrap();
     assert_eq!(entries[0].event().unwrap().event, upcast);
+    let slice = log
+        .read_slice(Position(0), Position(2), &[AggregateType::Inventory])
+        .await
+        .unwrap();
+    assert_eq!(slice.entries, entries, "for a rebuild");
     let of_stream = log.read_stream(&stream("mug"), Version(0), None).await.unwrap();
     assert_eq!(of_stream[0].event, upcast);
     let raw = log.read_raw(Position(0), 1).await.unwrap();
