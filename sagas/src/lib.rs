@@ -28,7 +28,8 @@ mod worker;
 
 pub use config::{Backoff, SagasConfig};
 pub use sagas::{
-    KEPT, SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER, migrate,
+    KEPT, SUBSCRIBER, SagaStream, Sagas, SagasDeps, SagasStatus, SagasStopped, StartError, WORK_SUBSCRIBER,
+    migrate,
 };
 pub use secrets::{Secret, SecretStore};
 pub use work::open_effects;
