@@ -10,14 +10,14 @@ use std::time::Duration;
 use aggregates::audit::Audit;
 use database::{Database, DatabaseError, params};
 use event_schemas::{EventId, LogIdentity, Position, Timestamp};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::dispatch::{Cause, Failure, Stopped};
 use crate::effects::{Call, record};
 use crate::fault;
 use crate::provider::Outcome;
-use crate::work::{open_effects, read_event};
+use crate::work::{Handed, open_effects, read_event};
 use crate::worker::Worker;
 
 /// The epochs that need not be asked about any more.
@@ -51,8 +51,18 @@ pub(crate) fn due(log: LogIdentity) -> Option<String> {
 }
 
 impl Worker {
-    /// Resolves once timers and effects may run. Tells what it waits for.
-    pub(crate) async fn reconcile(
+    /// Reconciles if that is due, telling what it waits for, and then runs until it is cancelled.
+    pub(crate) async fn reconcile_and_run(
+        self,
+        handed: mpsc::UnboundedReceiver<Handed>,
+        waiting: &watch::Sender<Option<String>>,
+        cancel: CancellationToken,
+    ) -> Result<(), Stopped> {
+        self.reconcile(waiting, &cancel).await?;
+        self.run(handed, cancel).await
+    }
+
+    async fn reconcile(
         &self,
         waiting: &watch::Sender<Option<String>>,
         cancel: &CancellationToken,

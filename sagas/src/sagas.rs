@@ -225,11 +225,8 @@ impl Sagas {
         }));
         let worker_cancel = cancel.clone();
         tracker.spawn(ended.watch("worker", async move {
-            let worked = match worker.reconcile(&waiting, &worker_cancel).await {
-                Ok(()) => worker.run(handed, worker_cancel).await,
-                stopped => stopped,
-            };
-            worked.map_err(|stopped| match stopped {
+            let ended = worker.reconcile_and_run(handed, &waiting, worker_cancel).await;
+            ended.map_err(|stopped| match stopped {
                 Stopped::Cancelled => None,
                 stopped @ Stopped::Died(_) => Some(Reason::from(&Stop::Stopped(stopped))),
             })
