@@ -314,9 +314,8 @@ impl SandboxProvider {
                 // It does not come again: whoever asks from now on is told what really happened.
                 store.execute(
                     "UPDATE sandbox_operations SET outcome = 'captured', code = NULL
-                     WHERE operation = 'capture' AND EXISTS (SELECT 1 FROM sandbox_reports AS r
-                         WHERE r.id = ?1 AND r.payment_id = sandbox_operations.payment_id
-                         AND r.attempt = sandbox_operations.attempt)",
+                     WHERE key = (SELECT payment_id || '/' || attempt || '/capture'
+                         FROM sandbox_reports WHERE id = ?1)",
                     &params![id],
                 )?;
                 store.execute("DELETE FROM sandbox_reports WHERE id = ?1", &params![id])?;
