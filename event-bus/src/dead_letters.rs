@@ -98,15 +98,17 @@ impl DeadLetters {
         Ok(letters)
     }
 
-    /// Deletes all letters of a subscriber that is no more.
+    /// Deletes all letters of a subscriber that is no more, and what it was asked to do about them.
     pub async fn forget(database: &Database, subscriber: &str) -> Result<(), DatabaseError> {
         let subscriber = subscriber.to_owned();
         database
             .write(move |session| {
-                session.execute(
+                for sql in [
                     "DELETE FROM dead_letters WHERE subscriber = ?1",
-                    &params![subscriber],
-                )?;
+                    "DELETE FROM dead_letter_requests WHERE subscriber = ?1 AND done_at IS NULL",
+                ] {
+                    session.execute(sql, &params![&subscriber])?;
+                }
                 Ok(())
             })
             .await
