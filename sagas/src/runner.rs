@@ -84,7 +84,7 @@ pub(crate) struct Looks {
     lag_at: Instant,
     letters_at: Instant,
     /// When requests to heal were looked for.
-    asked_at: Instant,
+    requests: Instant,
 }
 
 impl Looks {
@@ -93,7 +93,7 @@ impl Looks {
         Self {
             lag_at: now,
             letters_at: now,
-            asked_at: now,
+            requests: now,
         }
     }
 }

@@ -33,10 +33,10 @@ impl Runner {
     pub(super) async fn heal_asked(&mut self) -> Result<(), Stop> {
         let parked = !(self.letters.none_parked() && self.work_letters.none_parked());
         let pause = if parked { LOOK_WHILE_PARKED } else { LOOK_OTHERWISE };
-        if self.looks.asked_at.elapsed() < pause {
+        if self.looks.requests.elapsed() < pause {
             return Ok(());
         }
-        self.looks.asked_at = Instant::now();
+        self.looks.requests = Instant::now();
         for letters in [self.letters.clone(), self.work_letters.clone()] {
             let carried_out = match letters.asked_for().await {
                 Ok(asked) if asked.is_empty() => continue,
