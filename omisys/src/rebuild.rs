@@ -197,7 +197,9 @@ fn tell(rebuilt: &Rebuilt, seconds: f64, diff: bool) {
     }
     let name = format!("{}.g{}", rebuilt.view, rebuilt.generation);
     if rebuilt.serving {
-        println!("  {name} is read now; the one before is kept until `omisys generations drop --old`");
+        println!(
+            "  {name} is read from now on; the one before is kept until `omisys generations drop --old`"
+        );
     } else {
         println!("  {name} is kept and fed, and not read");
     }
@@ -316,7 +318,7 @@ async fn drop_some(views: &Views, names: &[String], old: bool, json: bool) -> Re
             .into_iter()
             .filter(|found| {
                 let newest = read.iter().find(|progress| progress.view == found.view);
-                !found.serving && newest.is_none_or(|progress| found.generation < progress.generation)
+                newest.is_none_or(|progress| found.generation < progress.generation)
             })
             .map(|found| found.name)
             .collect();

@@ -57,9 +57,10 @@ impl Details {
         &self,
         product: &Served<ProductView>,
         stock: &[Option<Arc<Served<StockView>>>],
-        stock_generation: u32,
     ) -> Result<Arc<ProductDetail>, ViewError> {
         // Which SKUs they are changes with the product only, and each revision only grows: their sum tells them apart.
+        let stock_generation = stock.iter().flatten().map(|stock| stock.generation).max();
+        let stock_generation = stock_generation.unwrap_or_default();
         let stock_revs: u64 = stock.iter().flatten().map(|stock| stock.rev).sum();
         let etag = format!(
             "\"{}.{}.{stock_generation}.{stock_revs}\"",

@@ -6,6 +6,7 @@ mod shared;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use event_schemas::Position;
 use event_store::Log;
@@ -20,6 +21,10 @@ use crate::served::{ConsistencyPoint, Served};
 use crate::view::{DocId, View};
 
 pub(crate) use generation::{Generation, furthest, parse, serve};
+
+/// How long a generation that is to take over is waited for, at each try, while reads go on and while they wait for it.
+const OPEN_PATIENCE: Duration = Duration::from_millis(200);
+const CLOSED_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How far a view has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,29 +102,30 @@ impl<V: View> ViewReader<V> {
         Arc::clone(generation)
     }
 
-    /// Forgets the generations that are not among `there`, but for the one that is read.
+    /// Forgets the generations that are not among `there`, but for the one that is read, and those that are newer than what
+    /// `there` can know of.
     pub(crate) fn forget_others(&self, there: &[u32]) {
-        let current = self.generation();
+        let (current, newest) = (self.generation(), there.iter().max().copied().unwrap_or_default());
         let mut known = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|number, _| *number == current || there.contains(number));
+        known.retain(|number, _| *number == current || *number > newest || there.contains(number));
     }
 
-    /// Reads `next` from now on, if it has everything that anybody can have read here; false if it has not in time.
+    /// Reads `next` from now on, if it has everything that anybody can have read here; false if it has not, also not within
+    /// the moment that reads are made to wait for it.
     ///
     /// While the gate is closed nobody reads; what was read before is in the log up to its head of then. Once `next` has
     /// all of that, no later read can show less.
-    pub(crate) async fn switch(
-        &self,
-        log: &Log,
-        next: &Arc<Generation<V>>,
-        deadline: Instant,
-    ) -> Result<bool, ViewError> {
+    pub(crate) async fn switch(&self, log: &Log, next: &Arc<Generation<V>>) -> Result<bool, ViewError> {
         let mut coverage = Coverage::of(next, log);
         // Most of the way with the gate open.
-        if !coverage.reach(log.head().await?, deadline).await? {
+        if !coverage
+            .reach(log.head().await?, Instant::now() + OPEN_PATIENCE)
+            .await?
+        {
             return Ok(false);
         }
         let closed = self.gate.write().await;
+        let deadline = Instant::now() + CLOSED_PATIENCE;
         if !coverage.reach(log.head().await?, deadline).await? {
             return Ok(false);
         }

@@ -180,6 +180,10 @@ async fn fold_log<V: View>(
                         skipped.insert(id);
                     }
                 }
+                LogEntry::Unreadable(event)
+                    if event
+                        .stream()
+                        .is_none_or(|stream| !V::SOURCES.contains(&stream.aggregate_type)) => {}
                 LogEntry::Unreadable(event) => match event.reason {
                     // What the view has not come to does not matter.
                     UnreadableReason::Newer if event.position > reached.position() => found.waiting += 1,

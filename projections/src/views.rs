@@ -93,9 +93,6 @@ pub struct ViewsCluster {
 /// Between two looks at which generations serve.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long a generation that is to take over is waited for, at each try; reads of the view wait for the last bit of it.
-const SWITCH_PATIENCE: Duration = Duration::from_secs(1);
-
 /// The names of all views.
 pub const VIEW_NAMES: [&str; 7] = [
     Products::NAME,
@@ -288,10 +285,7 @@ impl Views {
         };
         let skus: Vec<DocId> = tracked(&product.doc).map(DocId::from).collect();
         let stock = self.inner.stock.get_many(&skus).await?;
-        self.inner
-            .details
-            .of(&product, &stock, self.inner.stock.generation())
-            .map(Some)
+        self.inner.details.of(&product, &stock).map(Some)
     }
 
     /// The product whose variant `sku` is, if any.
@@ -556,10 +550,7 @@ impl Opening {
             return Ok(());
         }
         let next = self.generation(reader, row);
-        if reader
-            .switch(log, &next, Instant::now() + SWITCH_PATIENCE)
-            .await?
-        {
+        if reader.switch(log, &next).await? {
             tracing::info!(view = V::NAME, generation = row.generation, "is read now");
         }
         Ok(())

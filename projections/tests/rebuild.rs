@@ -6,7 +6,7 @@
 mod shop;
 mod support;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -27,12 +27,22 @@ fn forgetful(holder: &str) -> RebuildOptions {
     RebuildOptions {
         memory_bytes: 1,
         parallel: NonZeroUsize::new(3).unwrap(),
+        checkpoint_events: NonZeroU64::new(100).unwrap(),
         ..RebuildOptions::new(holder)
     }
 }
 
 async fn rebuild(shop: &Shop, view: &str, options: &RebuildOptions) -> Result<Rebuilt, RebuildError> {
-    let clock = Clock::Manual(ManualClock::new(time(0)));
+    rebuild_at(shop, view, options, &ManualClock::new(time(0))).await
+}
+
+async fn rebuild_at(
+    shop: &Shop,
+    view: &str,
+    options: &RebuildOptions,
+    clock: &ManualClock,
+) -> Result<Rebuilt, RebuildError> {
+    let clock = Clock::Manual(clock.clone());
     shop.views
         .rebuild(&shop.log, view, options, &clock, &watch::Sender::new(None))
         .await
@@ -523,7 +533,8 @@ async fn old_generations_are_fed_until_they_are_dropped() {
     rebuild(&shop, "orders", &RebuildOptions::new("test"))
         .await
         .unwrap();
-    let clock = shop::clock();
+    let manual = ManualClock::new(time(0));
+    let clock = Clock::Manual(manual.clone());
     let serving = shop.views.drop_generation("orders.g2", &clock).await;
     assert!(matches!(serving, Err(DropError::Serving(_))), "{serving:?}");
     let unknown = shop.views.drop_generation("orders.g9", &clock).await;
@@ -545,6 +556,10 @@ async fn old_generations_are_fed_until_they_are_dropped() {
     })
     .await
     .unwrap();
+    // Somebody may not have heard yet.
+    let early = shop.views.drop_generation("orders.g1", &clock).await;
+    assert!(matches!(early, Err(DropError::TooEarly(_))), "{early:?}");
+    manual.advance(Duration::from_secs(61));
     shop.views.drop_generation("orders.g1", &clock).await.unwrap();
     let rows = shop.views.generations().await.unwrap();
     assert!(rows.iter().all(|row| row.name != "orders.g1"));
@@ -557,18 +572,124 @@ async fn old_generations_are_fed_until_they_are_dropped() {
     projector.stop().await;
 }
 
-/// A rebuild reads the log and gives no command: nobody is charged or told anything twice.
+/// What a build that was broken off has parked stays parked: what comes behind it is not folded, however the build goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_rebuild_appends_nothing() {
-    let shop = told(15, 5).await;
+async fn a_build_that_goes_on_leaves_parked_events_alone() {
+    let mut shop = told(17, 10).await;
+    shop.append(order_stream(100), Version(0), order_placed(100))
+        .await;
+    shop.append(order_stream(100), Version(1), order_paid(100, money(900)))
+        .await;
+    rewrite(
+        &mut shop,
+        "UPDATE events SET payload = '{\"OrderPlaced\":{}}' WHERE position = (SELECT max(position) - 1 FROM events)",
+    )
+    .await;
+    let clock = ManualClock::new(time(0));
+    // Broken off where it has parked the first and stored its place.
+    let progress = watch::Sender::new(None);
+    let mut told = progress.subscribe();
+    let (options, manual) = (RebuildOptions::new("one"), Clock::Manual(clock.clone()));
+    let build = shop
+        .views
+        .rebuild(&shop.log, "order_timeline", &options, &manual, &progress);
+    tokio::select! {
+        biased;
+        _ = told.wait_for(|told| told.is_some_and(|told| {
+            told.phase == RebuildPhase::CatchingUp && told.position == told.target
+        })) => {}
+        _ = build => {}
+    }
+    shop.append(order_stream(100), Version(2), order_paid(100, money(1)))
+        .await;
+    clock.advance(Duration::from_secs(20));
+    let rebuilt = rebuild_at(&shop, "order_timeline", &forgetful("two"), &clock)
+        .await
+        .unwrap();
+    assert!(rebuilt.serving, "{rebuilt:?}");
+    let found = shop
+        .views
+        .order_timeline()
+        .get(&order_id(100).into())
+        .await
+        .unwrap();
+    assert!(found.is_none(), "{found:?}");
+    assert_eq!(shop.differences("order_timeline").await, []);
+}
+
+/// Built, and whoever built it died before it could be read: whoever looks after rebuilds finishes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_is_built_and_not_read_is_taken_up() {
+    let shop = told(18, 5).await;
     let projector = shop.projector().await;
     shop.caught_up().await;
-    let before = shop.log.head().await.unwrap();
-    for view in VIEW_NAMES {
-        rebuild(&shop, view, &RebuildOptions::new("test")).await.unwrap();
-    }
-    assert_eq!(shop.log.head().await.unwrap(), before);
+    let rebuilt = rebuild(&shop, "orders", &RebuildOptions::new("test"))
+        .await
+        .unwrap();
+    rename(
+        &shop.views_file,
+        "UPDATE generations SET serving = (generation = 1) WHERE view = 'orders'",
+    )
+    .await;
+    let views = Views::open_sqlite(&shop.views_file, shop.log.identity())
+        .await
+        .unwrap();
+    assert_eq!(views.orders().generation(), 1);
+    let running = Rebuilds {
+        views: views.clone(),
+        ..rebuilds(&shop, false)
+    };
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(running.run(cancel.clone()));
+    eventually(|| views.orders().generation() == rebuilt.generation).await;
+    cancel.cancel();
+    running.await.unwrap();
     projector.stop().await;
+}
+
+/// An event that the new generation lacks is a difference, also of a document that moves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generation_that_has_seen_less_is_not_read() {
+    let mut shop = Shop::open().await;
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    shop.append(order_stream(1), Version(1), order_paid(1, money(900)))
+        .await;
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    projector.stop().await;
+    // What the log held when the old one was folded is not what it holds now.
+    rewrite(
+        &mut shop,
+        "UPDATE events SET payload = '{\"OrderPaid\":{}}' WHERE position = 2",
+    )
+    .await;
+    let blocked = rebuild(&shop, "orders", &RebuildOptions::new("test"))
+        .await
+        .unwrap();
+    let found = blocked.comparison.as_ref().unwrap();
+    assert_eq!((blocked.serving, found.different), (false, 1), "{blocked:?}");
+}
+
+/// The documents of an older version go like any other, once this one's are read.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_version_left_can_be_dropped() {
+    let mut shop = told(19, 3).await;
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    projector.stop().await;
+    of_another_version(&mut shop).await;
+    let clock = ManualClock::new(time(0));
+    let manual = Clock::Manual(clock.clone());
+    let early = shop.views.drop_generation("orders.g1", &manual).await;
+    assert!(matches!(early, Err(DropError::Serving(_))), "{early:?}");
+    assert!(
+        rebuild(&shop, "orders", &RebuildOptions::new("test"))
+            .await
+            .unwrap()
+            .serving
+    );
+    clock.advance(Duration::from_secs(61));
+    shop.views.drop_generation("orders.g1", &manual).await.unwrap();
 }
 
 /// Progress is told in order, up to the end.

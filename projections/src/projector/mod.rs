@@ -34,7 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::error::ViewError;
 use crate::reader::ViewProgress;
-use crate::store::{GenerationRow, Stage};
+use crate::store::GenerationRow;
 use crate::views::{Views, schema_of};
 pub(crate) use poison::has;
 pub(crate) use runner::{ProjectError, Runner, subscriber};
@@ -311,7 +311,7 @@ impl Shared {
             let is_there = |row: &GenerationRow| row.view == *view && row.generation == *generation;
             read.iter().any(is_read) || rows.iter().any(is_there)
         });
-        for row in rows.into_iter().filter(|row| row.stage == Stage::Following) {
+        for row in rows.into_iter().filter(|row| row.stage.is_fed()) {
             let Some(schema) = schema_of(&row.view).filter(|schema| row.is_of(schema, self.views.log()))
             else {
                 continue;

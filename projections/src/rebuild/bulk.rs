@@ -162,6 +162,15 @@ impl<V: View> Bulk<V> {
         Ok(())
     }
 
+    /// Waits for the shards: nothing is stored behind anybody's back afterwards.
+    pub(super) async fn end(mut self) {
+        self.shards.clear();
+        for thread in self.threads.drain(..) {
+            // Whatever it met was told of, or does not matter any more.
+            let _ = thread.await;
+        }
+    }
+
     /// Why a shard has ended.
     async fn failed(&mut self) -> Stopped {
         self.shards.clear();

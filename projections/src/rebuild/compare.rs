@@ -1,6 +1,6 @@
 //! Whether two generations of a view have the same documents.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use serde_json::Value;
 
@@ -17,6 +17,9 @@ const PAGE: usize = 1_000;
 /// Differences that are listed; more are only counted.
 const LISTED: usize = 1_000;
 
+/// Documents that are looked at again; more of them move than anybody could follow.
+const UNSETTLED: usize = 100_000;
+
 /// Fields that are listed of one document.
 const FIELDS: usize = 50;
 
@@ -25,7 +28,7 @@ const FIELDS: usize = 50;
 pub struct Comparison {
     /// Documents in which both have seen the same events.
     pub compared: u64,
-    /// Documents in which one has seen more than the other: they move, or an event of theirs waits in the dead letters.
+    /// Documents of which the new one has seen more: they move, or the old one has dead letters that fold now.
     pub apart: u64,
     /// Of those that were compared, how many are not the same.
     pub different: u64,
@@ -81,55 +84,74 @@ pub(super) async fn compare<V: View>(
         }
         if let (Some((document, _)), _) | (None, Some((document, _))) = pair {
             found.apart += 1;
-            if unsettled.len() < LISTED {
+            if unsettled.len() < UNSETTLED {
                 unsettled.push(document.id);
             }
         }
     }
 }
 
-/// Compares the documents `ids` again, which did not stand side by side: both generations have come further since. What one
-/// of them still has not got is a difference.
-pub(super) async fn settle<V: View>(
-    old: &Generation<V>,
-    new: &Generation<V>,
-    ids: Vec<DocId>,
+/// The documents `ids` as they are stored now.
+pub(super) async fn load<V: View>(
+    generation: &Generation<V>,
+    ids: &[DocId],
+) -> Result<HashMap<DocId, StoredDocument>, RebuildError> {
+    let rows = generation.store.load(&generation.table, ids.to_vec()).await?;
+    Ok(rows
+        .into_iter()
+        .map(|stored| (stored.id.clone(), stored))
+        .collect())
+}
+
+/// Compares the documents `ids` again, which did not stand side by side. `new` is as far as `old` at least, so what it
+/// lacks is a difference; if `old` has everything that either had when they were compared, what it lacks is one, too.
+pub(super) fn settle<V: View>(
+    ids: &[DocId],
+    mut old: HashMap<DocId, StoredDocument>,
+    mut new: HashMap<DocId, StoredDocument>,
+    covered: bool,
     found: &mut Comparison,
 ) -> Result<(), RebuildError> {
-    for ids in ids.chunks(PAGE) {
-        let load = async |generation: &Generation<V>| {
-            let rows = generation.store.load(&generation.table, ids.to_vec()).await?;
-            let rows = rows.into_iter().map(|stored| (stored.id.clone(), stored));
-            Ok::<BTreeMap<DocId, StoredDocument>, RebuildError>(rows.collect())
-        };
-        let (mut old, mut new) = (load(old).await?, load(new).await?);
-        for id in ids {
-            match (old.remove(id), new.remove(id)) {
-                (Some(old), Some(new)) => {
-                    // Keys are not loaded here: they are made of the document.
-                    let keys = Vec::new();
-                    if found.count::<V>(&(old, keys.clone()), &(new, keys))? {
-                        found.apart = found.apart.saturating_sub(1);
-                    }
-                }
-                (None, None) => {}
-                (old, new) => {
-                    let there = |stored: Option<StoredDocument>| stored.map(|stored| stored.body);
+    // Keys are not loaded here: they are made of the document.
+    let row = |stored| (stored, Vec::new());
+    for id in ids {
+        let (old, new) = (old.remove(id), new.remove(id));
+        let whole = match (&old, &new) {
+            (Some(before), Some(after)) => {
+                if found.count::<V>(&row(before.clone()), &row(after.clone()))? {
                     found.apart = found.apart.saturating_sub(1);
-                    found.compared += 1;
-                    found.add(DocumentDifference {
-                        id: id.clone(),
-                        fields: vec![FieldDifference {
-                            pointer: String::new(),
-                            old: there(old),
-                            new: there(new),
-                        }],
-                    });
+                    continue;
                 }
+                lacks::<V>(before, after)?
             }
+            (Some(_), None) => true,
+            (None, Some(_)) => covered,
+            (None, None) => false,
+        };
+        if whole {
+            found.apart = found.apart.saturating_sub(1);
+            found.compared += 1;
+            found.add(DocumentDifference {
+                id: id.clone(),
+                fields: vec![FieldDifference {
+                    pointer: String::new(),
+                    old: old.map(|stored| stored.body),
+                    new: new.map(|stored| stored.body),
+                }],
+            });
         }
     }
     Ok(())
+}
+
+/// Whether `new` has seen less of some aggregate than `old`: lost it, or parked what somebody had dealt with in the old one.
+fn lacks<V: View>(old: &StoredDocument, new: &StoredDocument) -> Result<bool, RebuildError> {
+    let Ok(old) = parse::<V>(&old.id, &old.body) else {
+        return Ok(false);
+    };
+    let new: Document<V::Part> = parse::<V>(&new.id, &new.body)?;
+    let mut seen = old.versions().into_iter();
+    Ok(seen.any(|(stream, version)| new.version_of(&stream) < version))
 }
 
 impl Comparison {

@@ -14,11 +14,11 @@ mod bulk;
 mod compare;
 mod standing;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use event_bus::{BusError, Subscription};
+use event_bus::{BusError, Checkpoint, DeadLetters, Subscription};
 use event_schemas::{Clock, Position, Timestamp};
 use event_store::{Log, ReadError};
 use tokio::sync::watch;
@@ -32,16 +32,16 @@ use crate::coverage::Coverage;
 use crate::error::ViewError;
 use crate::projector::{ProjectError, Runner};
 use crate::reader::{Generation, ViewReader, furthest};
-use crate::store::{GenerationRow, Lease, Stage, ViewSchema, choose};
+use crate::store::{GenerationRow, Lease, Stage, ViewSchema, begun, choose};
 use crate::view::View;
 use crate::views::{Views, with_view};
 use bulk::{Bulk, Limits, Stopped};
 
-/// Positions after which everything is stored and noted: what a kill costs at most.
-const CHECKPOINT: u64 = 100_000;
-
 /// How near the head the fast way leads.
 const CLOSE: u64 = 5_000;
+
+/// Documents that did not stand side by side and are looked at again together.
+const SETTLED_AT_ONCE: usize = 1_000;
 
 /// Events that are folded and stored together while catching up.
 const BATCH: usize = 2_000;
@@ -66,9 +66,13 @@ pub struct RebuildOptions {
     pub memory_bytes: usize,
     /// Ranges of the log that are read, and shards that fold, at the same time.
     pub parallel: NonZeroUsize,
+    /// Positions after which everything is stored and noted: what a kill costs at most.
+    pub checkpoint_events: NonZeroU64,
     /// Whether the new generation is to be read although it differs from the old one.
     pub accept_differences: bool,
 }
+
+const CHECKPOINT: NonZeroU64 = NonZeroU64::new(50_000).unwrap();
 
 impl RebuildOptions {
     /// What fits a small machine: a quarter of a gigabyte of documents, and all cores.
@@ -77,6 +81,7 @@ impl RebuildOptions {
             holder: holder.into(),
             memory_bytes: 256 << 20,
             parallel: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            checkpoint_events: CHECKPOINT,
             accept_differences: false,
         }
     }
@@ -119,7 +124,7 @@ pub struct RebuildProgress {
 pub struct Rebuilt {
     pub view: &'static str,
     pub generation: u32,
-    /// Events of the log that are in it.
+    /// Events of the log that this run went through.
     pub events: u64,
     pub documents: u64,
     /// None if there was nothing to compare with: the old generation is of another version of the view.
@@ -136,6 +141,9 @@ pub enum RebuildError {
     /// Somebody else builds it, or did until a moment ago.
     #[error("it is being rebuilt by another process")]
     Busy,
+    /// Somebody dropped it, or another rebuild was faster.
+    #[error("a newer generation is read already, or this one was dropped")]
+    Overtaken,
     #[error("the event at position {0} is newer than this binary: upgrade")]
     Upgrade(Position),
     #[error("folding panicked")]
@@ -187,18 +195,6 @@ impl Views {
     }
 }
 
-/// The generation to go on with rather than begin another: newer than the one that is read, and not read.
-fn begun<'r>(
-    rows: &'r [GenerationRow],
-    schema: &ViewSchema,
-    serving: &GenerationRow,
-) -> Option<&'r GenerationRow> {
-    rows.iter()
-        .filter(|row| row.is_of(schema, serving.reached.log))
-        .filter(|row| !row.serving && row.generation > serving.generation)
-        .max_by_key(|row| row.generation)
-}
-
 struct Rebuild<'r, V: View> {
     views: &'r Views,
     reader: &'r ViewReader<V>,
@@ -210,9 +206,9 @@ struct Rebuild<'r, V: View> {
 
 impl<V: View> Rebuild<'_, V> {
     async fn run(&self) -> Result<Rebuilt, RebuildError> {
-        let (schema, store) = (ViewSchema::of::<V>(), self.views.store());
+        let (schema, store, log) = (ViewSchema::of::<V>(), self.views.store(), self.views.log());
         let rows = self.views.rows().await?;
-        let Some(serving) = choose(&rows, &schema, self.views.log()) else {
+        let Some(serving) = choose(&rows, &schema, log) else {
             let generation = self.reader.generation();
             return Err(ViewError::Gone {
                 view: V::NAME,
@@ -220,27 +216,45 @@ impl<V: View> Rebuild<'_, V> {
             }
             .into());
         };
-        let (row, resumed) = match begun(&rows, &schema, serving) {
+        let (row, resumed) = match begun(&rows, &schema, log) {
             Some(row) => (row.clone(), row.stage != Stage::Requested),
             None => {
-                let lease = Some(self.lease());
-                let row = store
-                    .begin(schema, self.views.log(), Stage::Building, lease)
-                    .await?;
-                (row, false)
+                let begin = store.begin(schema, log, Stage::Building, Some(self.lease()));
+                (begin.await?, false)
             }
         };
+        let alive = self.hold(&row).await?;
         tracing::info!(
             view = V::NAME,
             generation = row.generation,
             resumed,
             "folded from the log"
         );
+        let rebuilt = self.rebuild(&row, serving, resumed).await;
+        drop(alive);
+        let stage = match &rebuilt {
+            Ok(rebuilt) if rebuilt.serving => Some(Stage::Following),
+            Ok(_) => Some(Stage::Blocked),
+            Err(_) => None,
+        };
+        if let Err(error) = store.release(&row, &self.lease(), stage).await {
+            tracing::debug!(%error, "the lease ends by itself");
+        }
+        rebuilt
+    }
+
+    async fn rebuild(
+        &self,
+        row: &GenerationRow,
+        serving: &GenerationRow,
+        resumed: bool,
+    ) -> Result<Rebuilt, RebuildError> {
         let old = self.views.generation(self.reader, serving);
-        let new = self.views.generation(self.reader, &row);
-        let mut feeder = match row.stage {
-            Stage::Requested | Stage::Building => self.build(&row, &new, resumed).await?,
-            Stage::Following => Feeder::open(self.views, &row, self.log, self.clock).await?,
+        let new = self.views.generation(self.reader, row);
+        let mut feeder = if row.stage.is_fed() {
+            Feeder::open(self.views, row, self.log, self.clock).await?
+        } else {
+            self.build(row, &new, resumed).await?
         };
         let comparison = if old.table.outdated {
             None
@@ -250,13 +264,13 @@ impl<V: View> Rebuild<'_, V> {
         let equal = comparison.as_ref().is_none_or(Comparison::equal);
         let serving = equal || self.options.accept_differences;
         if serving {
-            self.switch(&row, &old, &mut feeder).await?;
+            self.switch(row, &old, &mut feeder).await?;
         }
         Ok(Rebuilt {
             view: V::NAME,
             generation: row.generation,
-            events: feeder.position().0,
-            documents: store.count(&new.table).await?,
+            events: feeder.position().0 - row.reached.position().0,
+            documents: self.views.store().count(&new.table).await?,
             comparison,
             serving,
         })
@@ -269,49 +283,63 @@ impl<V: View> Rebuild<'_, V> {
         new: &Arc<Generation<V>>,
         resumed: bool,
     ) -> Result<Feeder, RebuildError> {
-        let store = self.views.store();
-        let mut target = self.log.head().await?;
         let mut folded = row.reached.position();
-        let mut alive = self.note(row, folded, target).await?;
-        let limits = Limits {
-            memory_bytes: self.options.memory_bytes,
-            parallel: self.options.parallel,
-        };
-        let mut bulk = Bulk::start(new, self.log, limits, resumed);
-        while folded < target {
-            let next = Position(target.0.min(folded.0 + CHECKPOINT));
-            let step = |position| self.tell(row, RebuildPhase::Folding, position, target);
-            let outcome = async {
-                bulk.fold(folded, next, step).await?;
-                bulk.store().await
+        let letters = DeadLetters::open(self.views.database(), &row.name())
+            .await
+            .map_err(ViewError::from)?;
+        // The fast way knows nothing of what is parked, and would fold what comes behind it.
+        if letters.none_parked() {
+            let limits = Limits {
+                memory_bytes: self.options.memory_bytes,
+                parallel: self.options.parallel,
             };
-            match outcome.await {
-                Ok(()) => {}
-                // From here on as a projector does it, which knows what to do about such an event.
-                Err(Stopped::Poison) => break,
+            let mut bulk = Bulk::start(new, self.log, limits, resumed);
+            let outcome = self.fold(row, &mut bulk, &mut folded).await;
+            bulk.end().await;
+            match outcome {
+                // An event that does not fold: from here on as a projector does it, which knows what to do about that.
+                Ok(()) | Err(Stopped::Poison) => {}
                 Err(Stopped::Failed(error)) => return Err(error),
             }
-            folded = next;
-            alive = self.note(row, folded, target).await?;
-            if folded == target {
+        }
+        new.reached_to(&Checkpoint::at(self.views.log(), folded));
+        let mut feeder = Feeder::open(self.views, row, self.log, self.clock).await?;
+        feeder
+            .to_head(|position, head| self.tell(row, RebuildPhase::CatchingUp, position, head))
+            .await?;
+        if !self.views.store().follow(&new.table, &self.lease()).await? {
+            return Err(RebuildError::Busy);
+        }
+        Ok(feeder)
+    }
+
+    /// The fast way, from `folded` on: up to near the head. Everything up to `folded` is stored.
+    async fn fold(
+        &self,
+        row: &GenerationRow,
+        bulk: &mut Bulk<V>,
+        folded: &mut Position,
+    ) -> Result<(), Stopped> {
+        let store = self.views.store();
+        let mut target = self.log.head().await?;
+        while *folded < target {
+            let next = Position(target.0.min(folded.0 + self.options.checkpoint_events.get()));
+            let step = |position| self.tell(row, RebuildPhase::Folding, position, target);
+            bulk.fold(*folded, next, step).await?;
+            bulk.store().await?;
+            let lease = self.lease();
+            if !store.build(row, &lease, self.clock.now(), next, target).await? {
+                return Err(RebuildError::Busy.into());
+            }
+            *folded = next;
+            if *folded == target {
                 let head = self.log.head().await?;
                 if head.0 - target.0 > CLOSE {
                     target = head;
                 }
             }
         }
-        drop(bulk);
-        let checkpoint = event_bus::Checkpoint::at(self.views.log(), folded);
-        new.reached_to(&checkpoint);
-        let mut feeder = Feeder::open(self.views, row, self.log, self.clock).await?;
-        feeder
-            .to_head(|position, head| self.tell(row, RebuildPhase::CatchingUp, position, head))
-            .await?;
-        if !store.follow(&new.table, &self.lease()).await? {
-            return Err(RebuildError::Busy);
-        }
-        drop(alive);
-        Ok(feeder)
+        Ok(())
     }
 
     async fn compare(
@@ -320,7 +348,7 @@ impl<V: View> Rebuild<'_, V> {
         new: &Arc<Generation<V>>,
         feeder: &mut Feeder,
     ) -> Result<Comparison, RebuildError> {
-        let head = feeder.to_head(|_, _| ()).await?;
+        feeder.to_head(|_, _| ()).await?;
         self.progress.send_modify(|progress| {
             if let Some(progress) = progress {
                 progress.phase = RebuildPhase::Comparing;
@@ -328,11 +356,16 @@ impl<V: View> Rebuild<'_, V> {
         });
         let (mut found, unsettled) = compare::compare(old, new).await?;
         if !unsettled.is_empty() {
-            // Now that both have everything that either had when they were compared, if somebody feeds the old one.
-            feeder.to_head(|_, _| ()).await?;
+            // What either had when they were compared, if somebody feeds the old one.
+            let head = feeder.to_head(|_, _| ()).await?;
             let mut coverage = Coverage::stored(old, self.log);
-            if coverage.reach(head, Instant::now() + SETTLE).await? {
-                compare::settle(old, new, unsettled, &mut found).await?;
+            let covered = coverage.reach(head, Instant::now() + SETTLE).await?;
+            for ids in unsettled.chunks(SETTLED_AT_ONCE) {
+                let before = compare::load(old, ids).await?;
+                // So the new one has all that the old one had by then.
+                feeder.to_head(|_, _| ()).await?;
+                let after = compare::load(new, ids).await?;
+                compare::settle::<V>(ids, before, after, covered, &mut found)?;
             }
         }
         Ok(found)
@@ -352,8 +385,13 @@ impl<V: View> Rebuild<'_, V> {
                 .await?;
             let reached = store.reached(&old.table, self.views.log()).await?;
             if feeder.position() >= furthest(&reached) {
-                store.promote(row).await?;
-                self.views.adopt(self.log).await?;
+                if !store.promote(row, self.clock.now()).await? {
+                    return Err(RebuildError::Overtaken);
+                }
+                if let Err(error) = self.views.adopt(self.log).await {
+                    // Whoever follows the generations does it soon.
+                    tracing::debug!(%error, "not switched yet");
+                }
                 return Ok(());
             }
         }
@@ -367,18 +405,12 @@ impl<V: View> Rebuild<'_, V> {
         }
     }
 
-    /// Notes how far the build is, and keeps the lease on it until dropped.
-    async fn note(
-        &self,
-        row: &GenerationRow,
-        folded: Position,
-        target: Position,
-    ) -> Result<Alive, RebuildError> {
+    /// Takes the lease on `row`, and keeps it until dropped.
+    async fn hold(&self, row: &GenerationRow) -> Result<Alive, RebuildError> {
+        const NO_NEWS: Position = Position(0);
         let store = self.views.store().clone();
-        if !store
-            .build(row, &self.lease(), self.clock.now(), folded, target)
-            .await?
-        {
+        let now = self.clock.now();
+        if !store.build(row, &self.lease(), now, NO_NEWS, NO_NEWS).await? {
             return Err(RebuildError::Busy);
         }
         let (row, clock, holder) = (row.clone(), self.clock.clone(), self.options.holder.clone());
@@ -390,8 +422,8 @@ impl<V: View> Rebuild<'_, V> {
                     holder: holder.clone(),
                     until: lease_end(now),
                 };
-                // If it is lost, the next note says so.
-                let _ = store.build(&row, &lease, now, folded, target).await;
+                // If it is lost, whoever builds hears of it when it notes how far it is.
+                let _ = store.build(&row, &lease, now, NO_NEWS, NO_NEWS).await;
             }
         })))
     }
@@ -437,7 +469,7 @@ impl Feeder {
             .await
             .map_err(ViewError::from)?;
         let (subscriber, types) = runner.subscriber();
-        let checkpoint = event_bus::Checkpoint::at(views.log(), runner.position());
+        let checkpoint = Checkpoint::at(views.log(), runner.position());
         let subscription = Subscription::resume_at_of(log, &subscriber, types, Some(checkpoint))
             .await
             .map_err(ProjectError::from)?;

@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::{RebuildError, RebuildOptions, begun};
+use super::{RebuildError, RebuildOptions};
 use crate::error::ViewError;
 use crate::reader::furthest;
-use crate::store::{GenerationRow, Stage, ViewSchema, choose};
+use crate::store::{GenerationRow, Stage, ViewSchema, begun, choose};
 use crate::views::{SCHEMAS, Views, schema_of};
 
 /// Between two looks for something to build.
@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// After a build that failed; doubles up to the latter.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MOST: Duration = Duration::from_secs(60);
+
+/// How long a generation stays after another was promoted: every process has switched by then, or does not run.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A generation, for those who look after them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct GenerationStatus {
     pub generation: u32,
     /// Of the view that folds it.
     pub version: u32,
-    /// `requested`, `building` or `following`.
+    /// `requested`, `building`, `following`, or `blocked` if it differs from what is read.
     pub stage: &'static str,
     /// Whether it is read.
     pub serving: bool,
@@ -67,6 +70,9 @@ pub enum DropError {
     Unknown(String),
     #[error("{0} is read: another has to take over first")]
     Serving(String),
+    /// There may be processes that have not heard of the new one yet.
+    #[error("{0} was read until a moment ago: in a minute nobody does")]
+    TooEarly(String),
     #[error("{0} is being built")]
     Building(String),
     #[error(transparent)]
@@ -81,33 +87,47 @@ impl Views {
         Ok(rows.into_iter().map(Into::into).collect())
     }
 
-    /// Asks for the view `name` to be rebuilt by whoever runs [`Rebuilds`]. Returns the generation that will be built: the
-    /// one that is already under way, if one is.
+    /// Asks for the view `name` to be rebuilt by whoever runs [`Rebuilds`]. Returns the generation that will be read: the one
+    /// that is under way already, or that is to be compared again, if there is one.
     pub async fn request_rebuild(&self, name: &str) -> Result<u32, RebuildError> {
         let schema = schema_of(name).ok_or_else(|| RebuildError::UnknownView(name.to_owned()))?;
-        let rows = self.rows().await?;
-        let serving = choose(&rows, &schema, self.log());
-        let begun = serving.and_then(|serving| begun(&rows, &schema, serving));
-        if let Some(row) = begun.filter(|row| row.stage != Stage::Following) {
-            return Ok(row.generation);
+        let row = self
+            .store()
+            .begin(schema, self.log(), Stage::Requested, None)
+            .await?;
+        if row.stage == Stage::Blocked {
+            self.store().unblock(&row).await?;
         }
-        let begin = self.store().begin(schema, self.log(), Stage::Requested, None);
-        Ok(begin.await?.generation)
+        Ok(row.generation)
     }
 
     /// Deletes the generation `name` (`<view>.g<N>`), which must not be read, and what waits for it in the dead letters.
     pub async fn drop_generation(&self, name: &str, clock: &Clock) -> Result<(), DropError> {
-        let rows = self.rows().await?;
-        let row = rows.into_iter().find(|row| row.name() == name);
+        let (rows, now) = (self.rows().await?, clock.now());
+        let row = rows.iter().find(|row| row.name() == name);
         let row = row.ok_or_else(|| DropError::Unknown(name.to_owned()))?;
         // One of another log cannot be read, whatever it says.
-        if row.serving && row.reached.log == self.log() {
-            return Err(DropError::Serving(name.to_owned()));
+        let schema = schema_of(&row.view).filter(|_| row.reached.log == self.log());
+        if let Some(schema) = schema {
+            let read = choose(&rows, &schema, self.log());
+            let is_read = read.is_some_and(|read| read.generation == row.generation);
+            // What a later version reads is for that to drop.
+            if is_read || (row.serving && row.version > schema.version) {
+                return Err(DropError::Serving(name.to_owned()));
+            }
+            let since = read.filter(|read| read.generation > row.generation);
+            if let Some(since) = since.and_then(|read| read.promoted_at)
+                && since.checked_add(GRACE).is_ok_and(|end| now < end)
+            {
+                return Err(DropError::TooEarly(name.to_owned()));
+            }
         }
-        if row.is_leased(clock.now()) {
+        if row.is_leased(now) {
             return Err(DropError::Building(name.to_owned()));
         }
-        self.store().drop_generation(&row).await?;
+        if !self.store().drop_generation(row).await? {
+            return Err(DropError::Serving(name.to_owned()));
+        }
         DeadLetters::forget(self.database(), name)
             .await
             .map_err(ViewError::from)?;
@@ -189,14 +209,11 @@ impl Rebuilds {
             return false;
         };
         let outdated = self.automatic && serving.version != schema.version;
-        match begun(rows, schema, serving) {
+        match begun(rows, schema, self.views.log()) {
             None => outdated,
             Some(row) if row.is_leased(self.clock.now()) => false,
-            Some(row) => match row.stage {
-                Stage::Requested | Stage::Building => true,
-                // Built, and whoever built it died before it could be read.
-                Stage::Following => outdated,
-            },
+            // Of the latter, whoever built it died before it could be read.
+            Some(row) => matches!(row.stage, Stage::Requested | Stage::Building | Stage::Following),
         }
     }
 }

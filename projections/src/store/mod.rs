@@ -16,7 +16,7 @@ use event_schemas::{LogIdentity, Position, Timestamp};
 pub(crate) use mongo::MongoViewStore;
 #[cfg(feature = "cluster")]
 pub use mongo::{Mongo, MongoError, MongoOptions};
-pub(crate) use row::{GenerationRow, Lease, Stage, choose};
+pub(crate) use row::{GenerationRow, Lease, Stage, begun, choose};
 pub(crate) use sqlite::SqliteViewStore;
 
 use crate::error::ViewError;
@@ -168,7 +168,8 @@ impl ViewStore {
         }
     }
 
-    /// Makes a generation that nobody reads yet, empty and without its indexes. Numbers are never given twice.
+    /// The generation that was begun and is not read yet; if there is none, a new one, empty and without its indexes. Numbers
+    /// are never given twice.
     pub(crate) async fn begin(
         &self,
         schema: ViewSchema,
@@ -183,8 +184,8 @@ impl ViewStore {
         }
     }
 
-    /// Takes or renews the lease on building `row`, and notes how far it has been built, of `target`. False if somebody
-    /// else has it, or the generation is no longer one that has to be built.
+    /// Takes or renews the lease on `row`, and notes how far it has been built, of `target`. False if somebody else has it,
+    /// or the generation is gone.
     pub(crate) async fn build(
         &self,
         row: &GenerationRow,
@@ -200,7 +201,7 @@ impl ViewStore {
         }
     }
 
-    /// The generation is built: makes its indexes, and has projectors feed it from now on.
+    /// The generation is built: makes its indexes, and has projectors feed it from now on. The lease stays.
     pub(crate) async fn follow(&self, table: &Arc<Table>, lease: &Lease) -> Result<bool, ViewError> {
         match self {
             Self::Sqlite(store) => store.follow(table, lease).await,
@@ -209,16 +210,40 @@ impl ViewStore {
         }
     }
 
-    /// This generation is the one to be read from now on, by processes of its version and later ones.
-    pub(crate) async fn promote(&self, row: &GenerationRow) -> Result<(), ViewError> {
+    /// Gives the lease on `row` back; `stage` says what comes of it, if that is known.
+    pub(crate) async fn release(
+        &self,
+        row: &GenerationRow,
+        lease: &Lease,
+        stage: Option<Stage>,
+    ) -> Result<(), ViewError> {
         match self {
-            Self::Sqlite(store) => store.promote(row).await,
+            Self::Sqlite(store) => store.release(row, lease, stage).await,
             #[cfg(feature = "cluster")]
-            Self::Mongo(store) => store.promote(row).await,
+            Self::Mongo(store) => store.release(row, lease, stage).await,
         }
     }
 
-    /// Deletes a generation with its documents; false if it was not there.
+    /// A generation that differs from what is read is to be looked at again.
+    pub(crate) async fn unblock(&self, row: &GenerationRow) -> Result<(), ViewError> {
+        match self {
+            Self::Sqlite(store) => store.unblock(row).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.unblock(row).await,
+        }
+    }
+
+    /// This generation is the one to be read from now on, by processes of its version and later ones. False if it is gone,
+    /// or a newer one of its version is read already.
+    pub(crate) async fn promote(&self, row: &GenerationRow, now: Timestamp) -> Result<bool, ViewError> {
+        match self {
+            Self::Sqlite(store) => store.promote(row, now).await,
+            #[cfg(feature = "cluster")]
+            Self::Mongo(store) => store.promote(row, now).await,
+        }
+    }
+
+    /// Deletes a generation with its documents; false if it was not there, or is read by now.
     pub(crate) async fn drop_generation(&self, row: &GenerationRow) -> Result<bool, ViewError> {
         match self {
             Self::Sqlite(store) => store.drop_generation(row).await,

@@ -15,8 +15,10 @@ pub(crate) enum Stage {
     Requested,
     /// It is being folded from the log; no projector feeds it.
     Building,
-    /// Projectors feed it, until it is dropped.
+    /// Projectors feed it, until it is dropped. If it has never been read, it is to be, once it has been compared.
     Following,
+    /// Fed, and not to be read: it differs from what is, and somebody has to look.
+    Blocked,
 }
 
 impl Stage {
@@ -25,6 +27,15 @@ impl Stage {
             Self::Requested => "requested",
             Self::Building => "building",
             Self::Following => "following",
+            Self::Blocked => "blocked",
+        }
+    }
+
+    /// Whether projectors feed it.
+    pub(crate) const fn is_fed(self) -> bool {
+        match self {
+            Self::Requested | Self::Building => false,
+            Self::Following | Self::Blocked => true,
         }
     }
 }
@@ -39,7 +50,7 @@ impl FromStr for Stage {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        [Self::Requested, Self::Building, Self::Following]
+        [Self::Requested, Self::Building, Self::Following, Self::Blocked]
             .into_iter()
             .find(|stage| stage.name() == text)
             .ok_or_else(|| format!("a generation that is {text}"))
@@ -68,6 +79,8 @@ pub(crate) struct GenerationRow {
     /// Where the log ended when building began; 0 before.
     pub(crate) target: Position,
     pub(crate) lease: Option<Lease>,
+    /// When it was said that it is to be read.
+    pub(crate) promoted_at: Option<Timestamp>,
     /// Tells it apart from one that had its number before the store lost its data; none where that cannot be.
     pub(crate) incarnation: Option<String>,
 }
@@ -101,4 +114,16 @@ pub(crate) fn choose<'r>(
             row.view == schema.name && row.serving && row.reached.log == log && row.version <= schema.version
         })
         .max_by_key(|row| (row.version, row.generation))
+}
+
+/// The generation to go on with rather than begin another: newer than the one that is read, and never read.
+pub(crate) fn begun<'r>(
+    rows: &'r [GenerationRow],
+    schema: &ViewSchema,
+    log: LogIdentity,
+) -> Option<&'r GenerationRow> {
+    let serving = choose(rows, schema, log).map_or(0, |serving| serving.generation);
+    rows.iter()
+        .filter(|row| row.is_of(schema, log) && !row.serving && row.generation > serving)
+        .max_by_key(|row| row.generation)
 }

@@ -10,7 +10,7 @@ use sqlite_file::{SqliteError, SqliteFile};
 
 use super::{
     DocumentWrite, GenerationRow, Lease, Moved, Progress, Stage, StoredDocument, StoredPage, Table,
-    ViewSchema, ViewWrites, choose, sql,
+    ViewSchema, ViewWrites, begun, choose, sql,
 };
 use crate::error::ViewError;
 use crate::query::{After, KeyValue, Query};
@@ -31,6 +31,7 @@ const STEPS: &[&str] = &[
  ALTER TABLE generations ADD COLUMN target INTEGER NOT NULL DEFAULT 0;
  ALTER TABLE generations ADD COLUMN builder TEXT;
  ALTER TABLE generations ADD COLUMN builder_until INTEGER;
+ ALTER TABLE generations ADD COLUMN promoted_at INTEGER;
  CREATE TABLE generation_numbers (
      view TEXT NOT NULL PRIMARY KEY,
      last INTEGER NOT NULL
@@ -74,6 +75,9 @@ impl SqliteViewStore {
         lease: Option<Lease>,
     ) -> Result<GenerationRow, ViewError> {
         let begin = move |conn: &Connection| {
+            if let Some(row) = begun(&generations(conn)?, &schema, log) {
+                return Ok(row.clone());
+            }
             let row = insert(conn, &schema, log, stage, lease)?;
             conn.execute_batch(&Table::of(schema, &row).statements.create)?;
             Ok::<_, SqliteError>(row)
@@ -93,9 +97,9 @@ impl SqliteViewStore {
         let (view, generation, lease) = (row.view.clone(), row.generation, lease.clone());
         let build = move |conn: &Connection| {
             let mut update = conn.prepare_cached(
-                "UPDATE generations SET stage = 'building', position = max(position, ?3), target = max(target, ?4),
-                     builder = ?5, builder_until = ?6
-                 WHERE view = ?1 AND generation = ?2 AND stage <> 'following'
+                "UPDATE generations SET position = max(position, ?3), target = max(target, ?4),
+                     builder = ?5, builder_until = ?6, stage = CASE stage WHEN 'requested' THEN 'building' ELSE stage END
+                 WHERE view = ?1 AND generation = ?2
                      AND (builder IS NULL OR builder = ?5 OR builder_until <= ?7)",
             )?;
             let rows = update.execute((
@@ -117,7 +121,7 @@ impl SqliteViewStore {
         let (table, holder) = (Arc::clone(table), lease.holder.clone());
         let follow = move |conn: &Connection| {
             let rows = conn.execute(
-                "UPDATE generations SET stage = 'following', builder = NULL, builder_until = NULL
+                "UPDATE generations SET stage = 'following'
                  WHERE view = ?1 AND generation = ?2 AND stage = 'building' AND builder = ?3",
                 (table.schema.name, table.generation, holder),
             )?;
@@ -129,23 +133,74 @@ impl SqliteViewStore {
         Ok(self.file.write(follow).await?)
     }
 
-    /// As [`super::ViewStore::promote`].
-    pub(crate) async fn promote(&self, row: &GenerationRow) -> Result<(), ViewError> {
-        let (view, generation, version) = (row.view.clone(), row.generation, row.version);
-        let promote = move |conn: &Connection| {
+    /// As [`super::ViewStore::release`].
+    pub(crate) async fn release(
+        &self,
+        row: &GenerationRow,
+        lease: &Lease,
+        stage: Option<Stage>,
+    ) -> Result<(), ViewError> {
+        let (view, generation, holder) = (row.view.clone(), row.generation, lease.holder.clone());
+        let release = move |conn: &Connection| {
             let mut update = conn.prepare_cached(
-                "UPDATE generations SET serving = (generation = ?2) WHERE view = ?1 AND version = ?3",
+                "UPDATE generations SET stage = coalesce(?4, stage), builder = NULL, builder_until = NULL
+                 WHERE view = ?1 AND generation = ?2 AND builder = ?3",
             )?;
-            update.execute((view, generation, version))?;
+            update.execute((view, generation, holder, stage.map(Stage::name)))?;
             Ok::<_, SqliteError>(())
+        };
+        Ok(self.file.write(release).await?)
+    }
+
+    /// As [`super::ViewStore::unblock`].
+    pub(crate) async fn unblock(&self, row: &GenerationRow) -> Result<(), ViewError> {
+        let (view, generation) = (row.view.clone(), row.generation);
+        let unblock = move |conn: &Connection| {
+            conn.execute(
+                "UPDATE generations SET stage = 'following' WHERE view = ?1 AND generation = ?2 AND stage = 'blocked'",
+                (view, generation),
+            )?;
+            Ok::<_, SqliteError>(())
+        };
+        Ok(self.file.write(unblock).await?)
+    }
+
+    /// As [`super::ViewStore::promote`].
+    pub(crate) async fn promote(&self, row: &GenerationRow, now: Timestamp) -> Result<bool, ViewError> {
+        let row = row.clone();
+        let promote = move |conn: &Connection| {
+            let rows = generations(conn)?;
+            let ours = |other: &&GenerationRow| other.view == row.view && other.version == row.version;
+            let there = rows
+                .iter()
+                .filter(ours)
+                .any(|other| other.generation == row.generation);
+            let newer = |other: &GenerationRow| other.serving && other.generation > row.generation;
+            if !there || rows.iter().filter(ours).any(newer) {
+                return Ok(false);
+            }
+            let mut update = conn.prepare_cached(
+                "UPDATE generations SET serving = (generation = ?2),
+                     promoted_at = CASE generation WHEN ?2 THEN ?4 ELSE promoted_at END
+                 WHERE view = ?1 AND version = ?3",
+            )?;
+            update.execute((row.view, row.generation, row.version, now.as_microsecond()))?;
+            Ok::<_, SqliteError>(true)
         };
         Ok(self.file.write(promote).await?)
     }
 
     /// As [`super::ViewStore::drop_generation`].
     pub(crate) async fn drop_generation(&self, row: &GenerationRow) -> Result<bool, ViewError> {
-        let (view, generation) = (row.view.clone(), row.generation);
-        let drop = move |conn: &Connection| drop_generation(conn, &view, generation);
+        let row = row.clone();
+        let drop = move |conn: &Connection| {
+            let rows = generations(conn)?;
+            let same = |other: &&GenerationRow| other.view == row.view && other.generation == row.generation;
+            match rows.iter().find(same) {
+                Some(now) if now.serving == row.serving => drop_generation(conn, &row.view, row.generation),
+                Some(_) | None => Ok(false),
+            }
+        };
         Ok(self.file.write(drop).await?)
     }
 
@@ -240,7 +295,8 @@ impl SqliteViewStore {
 
 fn generations(conn: &Connection) -> Result<Vec<GenerationRow>, SqliteError> {
     let mut select = conn.prepare_cached(
-        "SELECT view, generation, version, log_id, epoch, position, serving, stage, target, builder, builder_until
+        "SELECT view, generation, version, log_id, epoch, position, serving, stage, target, builder, builder_until,
+             promoted_at
          FROM generations ORDER BY view, generation",
     )?;
     let mut rows = select.query([])?;
@@ -260,10 +316,11 @@ fn generation_row(row: &Row<'_>) -> Result<GenerationRow, SqliteError> {
             .map_err(|_| wrong("a generation of a log without a name".to_owned()))?,
         epoch: row.get::<_, i64>(4)?.cast_unsigned(),
     };
+    let time = |micros| Timestamp::from_microsecond(micros).map_err(|error| wrong(error.to_string()));
     let lease = match (row.get::<_, Option<String>>(9)?, row.get::<_, Option<i64>>(10)?) {
         (Some(holder), Some(until)) => Some(Lease {
             holder,
-            until: Timestamp::from_microsecond(until).map_err(|error| wrong(error.to_string()))?,
+            until: time(until)?,
         }),
         _ => None,
     };
@@ -276,6 +333,7 @@ fn generation_row(row: &Row<'_>) -> Result<GenerationRow, SqliteError> {
         stage: row.get::<_, String>(7)?.parse().map_err(wrong)?,
         target: Position(row.get::<_, i64>(8)?.cast_unsigned()),
         lease,
+        promoted_at: row.get::<_, Option<i64>>(11)?.map(time).transpose()?,
         incarnation: None,
     })
 }
@@ -344,6 +402,7 @@ fn insert(
         reached: Checkpoint::at(log, Position(0)),
         target: Position(0),
         lease,
+        promoted_at: None,
         incarnation: None,
     })
 }

@@ -250,12 +250,15 @@ async fn a_later_version_reads_the_old_generation_until_its_own_serves(fixture: 
     let query = Query::new(9).equals("status", "new");
     assert_eq!(fixture.ids(&table, &query).await, ["a"], "indexed at the end");
 
-    store.promote(&new).await.unwrap();
+    let now = Timestamp::from_second(7).unwrap();
+    assert!(store.promote(&new, now).await.unwrap());
+    store.release(&new, &held, None).await.unwrap();
     assert_eq!(store.serving(later, LOG).await.unwrap().generation, 2);
     assert_eq!(store.serving(THINGS, LOG).await.unwrap().generation, 1);
     // Of one version, only the last that was promoted serves.
     let newest = store.begin(later, LOG, Stage::Following, None).await.unwrap();
-    store.promote(&newest).await.unwrap();
+    assert!(store.promote(&newest, now).await.unwrap());
+    assert!(!store.promote(&new, now).await.unwrap(), "a newer one is read");
     let rows = store.generations().await.unwrap();
     let serving: Vec<u32> = rows
         .iter()
@@ -264,14 +267,20 @@ async fn a_later_version_reads_the_old_generation_until_its_own_serves(fixture: 
         .collect();
     assert_eq!(serving, [1, 3]);
 
-    // Dropped: gone with its documents, and its number is not given again.
+    // Dropped: gone with its documents, and its number is not given again. Not if it has come to be read meanwhile.
+    assert!(!store.drop_generation(&newest).await.unwrap());
+    let newest = store.serving(later, LOG).await.unwrap();
+    assert_eq!(newest.promoted_at, Some(now));
     assert!(store.drop_generation(&newest).await.unwrap());
     assert!(!store.drop_generation(&newest).await.unwrap());
+    assert!(!store.promote(&newest, now).await.unwrap(), "it is gone");
     let newest = Arc::new(Table::of(later, &newest));
     assert!(store.still_there(&[newest]).await.unwrap_err().is_gone());
     store.still_there(&[table]).await.unwrap();
     let next = store.begin(later, LOG, Stage::Requested, None).await.unwrap();
     assert_eq!(next.generation, 4);
+    let again = store.begin(later, LOG, Stage::Requested, None).await.unwrap();
+    assert_eq!(again.generation, 4, "it is begun already");
 }
 
 /// Two that build at once would each store what the other has stored already.
@@ -304,7 +313,26 @@ async fn one_builds_at_a_time_until_its_lease_is_over(fixture: Fixture) {
     let table = Arc::new(Table::of(THINGS, &row));
     assert!(!store.follow(&table, &lease("one", 99)).await.unwrap());
     assert!(store.follow(&table, &lease("two", 99)).await.unwrap());
-    assert!(!build("two", 21, 40).await, "what is built is not built again");
+    assert!(
+        build("two", 21, 40).await,
+        "the lease stays until it is given back"
+    );
+    let stage = async || {
+        let rows = store.generations().await.unwrap();
+        let mut rows = rows.into_iter();
+        let found = rows.find(|found| found.generation == row.generation).unwrap();
+        (found.stage, found.lease.is_some())
+    };
+    let release = async |holder: &str| {
+        let held = lease(holder, 99);
+        store.release(&row, &held, Some(Stage::Blocked)).await.unwrap();
+    };
+    release("one").await;
+    assert_eq!(stage().await, (Stage::Following, true), "it is another's");
+    release("two").await;
+    assert_eq!(stage().await, (Stage::Blocked, false));
+    store.unblock(&row).await.unwrap();
+    assert_eq!(stage().await, (Stage::Following, false));
 }
 
 async fn a_document_is_stored_if_it_has_not_moved(fixture: Fixture) {

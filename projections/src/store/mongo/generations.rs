@@ -8,8 +8,8 @@ use futures_util::TryStreamExt as _;
 use mongodb::bson::oid::ObjectId;
 use mongodb::bson::{Bson, Document, doc};
 
-use super::{Mongo, MongoError, READ_TIMEOUT, WRITE_TIMEOUT, filter, number, within};
-use crate::store::{GenerationRow, Lease, Stage, Table, ViewSchema, choose};
+use super::{INDEX_TIMEOUT, Mongo, MongoError, READ_TIMEOUT, WRITE_TIMEOUT, filter, number, within};
+use crate::store::{GenerationRow, Lease, Stage, Table, ViewSchema, begun, choose};
 
 /// `{_id: "<view>_g<N>", view, generation, version, log_id, epoch, stage, serving, target, builder?, builder_until?,
 /// incarnation, progress: {<partition>: position}}`.
@@ -70,6 +70,10 @@ fn generation_row(row: &Document) -> Result<GenerationRow, MongoError> {
         reached: progress(row, log)?,
         target: Position(number(row, "target").unwrap_or_default().cast_unsigned()),
         lease,
+        promoted_at: match number(row, "promoted_at") {
+            Some(at) => Some(Timestamp::from_microsecond(at).map_err(|_| wrong())?),
+            None => None,
+        },
         incarnation: Some(row.get_str("incarnation").map_err(|_| wrong())?.to_owned()),
     })
 }
@@ -84,7 +88,11 @@ pub(super) async fn serving(
         let number = last_number(mongo, schema).await? + 1;
         let known = all(mongo).await?;
         if let Some(row) = choose(&known, &schema, log) {
-            create_indexes(mongo, &Table::of(schema, row)).await?;
+            let table = Table::of(schema, row);
+            if !table.outdated {
+                // Whoever made it may have died before.
+                create_indexes(mongo, &table).await?;
+            }
             return Ok(row.clone());
         }
         let new = new_row(schema, number, log, Stage::Following, true, None);
@@ -105,6 +113,9 @@ pub(super) async fn begin(
 ) -> Result<GenerationRow, MongoError> {
     for _ in 0..ATTEMPTS {
         let number = last_number(mongo, schema).await? + 1;
+        if let Some(row) = begun(&all(mongo).await?, &schema, log) {
+            return Ok(row.clone());
+        }
         let new = new_row(schema, number, log, stage, false, lease.clone());
         if let Some(row) = insert(mongo, new).await? {
             return Ok(row);
@@ -147,6 +158,7 @@ fn new_row(
         reached: Checkpoint::start(log),
         target: Position(0),
         lease,
+        promoted_at: None,
         incarnation: Some(ObjectId::new().to_hex()),
     }
 }
@@ -184,7 +196,6 @@ pub(super) async fn build(
     target: Position,
 ) -> Result<bool, MongoError> {
     let mut of = this(row);
-    of.insert("stage", doc! { "$ne": Stage::Following.name() });
     of.insert(
         "$or",
         vec![
@@ -194,7 +205,6 @@ pub(super) async fn build(
         ],
     );
     let set = doc! {
-        "stage": Stage::Building.name(),
         "builder": lease.holder.as_str(),
         "builder_until": lease.until.as_microsecond(),
     };
@@ -202,7 +212,18 @@ pub(super) async fn build(
         format!("progress.{}", PartitionKey::Log): built.0.cast_signed(),
         "target": target.0.cast_signed(),
     };
-    update(mongo, of, doc! { "$set": set, "$max": max }).await
+    if !update(mongo, of, doc! { "$set": set, "$max": max }).await? {
+        return Ok(false);
+    }
+    let mut requested = this(row);
+    requested.insert("stage", Stage::Requested.name());
+    update(
+        mongo,
+        requested,
+        doc! { "$set": { "stage": Stage::Building.name() } },
+    )
+    .await?;
+    Ok(true)
 }
 
 pub(super) async fn follow(mongo: &Mongo, table: &Table, lease: &Lease) -> Result<bool, MongoError> {
@@ -210,31 +231,64 @@ pub(super) async fn follow(mongo: &Mongo, table: &Table, lease: &Lease) -> Resul
     let mut of = row(table);
     of.insert("stage", Stage::Building.name());
     of.insert("builder", lease.holder.as_str());
-    let set = doc! { "stage": Stage::Following.name(), "builder": Bson::Null, "builder_until": Bson::Null };
+    let set = doc! { "stage": Stage::Following.name() };
     update(mongo, of, doc! { "$set": set }).await
 }
 
+pub(super) async fn release(
+    mongo: &Mongo,
+    row: &GenerationRow,
+    lease: &Lease,
+    stage: Option<Stage>,
+) -> Result<(), MongoError> {
+    let mut of = this(row);
+    of.insert("builder", lease.holder.as_str());
+    let mut set = doc! { "builder": Bson::Null, "builder_until": Bson::Null };
+    if let Some(stage) = stage {
+        set.insert("stage", stage.name());
+    }
+    update(mongo, of, doc! { "$set": set }).await.map(|_| ())
+}
+
+pub(super) async fn unblock(mongo: &Mongo, row: &GenerationRow) -> Result<(), MongoError> {
+    let mut of = this(row);
+    of.insert("stage", Stage::Blocked.name());
+    let set = doc! { "stage": Stage::Following.name() };
+    update(mongo, of, doc! { "$set": set }).await.map(|_| ())
+}
+
 /// First the new one, then not the old ones: in between the newer is chosen.
-pub(super) async fn promote(mongo: &Mongo, row: &GenerationRow) -> Result<(), MongoError> {
-    if !update(mongo, this(row), doc! { "$set": { "serving": true } }).await? {
-        return Err(MongoError::Gone(row.name()));
+pub(super) async fn promote(mongo: &Mongo, row: &GenerationRow, now: Timestamp) -> Result<bool, MongoError> {
+    let rows = all(mongo).await?;
+    let serving =
+        |other: &&GenerationRow| other.serving && other.view == row.view && other.version == row.version;
+    if rows
+        .iter()
+        .filter(serving)
+        .any(|other| other.generation > row.generation)
+    {
+        return Ok(false);
     }
-    for other in all(mongo).await? {
-        if other.view == row.view
-            && other.version == row.version
-            && other.generation < row.generation
-            && other.serving
-        {
-            // One that is gone serves nobody.
-            update(mongo, this(&other), doc! { "$set": { "serving": false } }).await?;
-        }
+    let set = doc! { "serving": true, "promoted_at": now.as_microsecond() };
+    if !update(mongo, this(row), doc! { "$set": set }).await? {
+        return Ok(false);
     }
-    Ok(())
+    for other in rows
+        .iter()
+        .filter(serving)
+        .filter(|other| other.generation < row.generation)
+    {
+        // One that is gone serves nobody.
+        update(mongo, this(other), doc! { "$set": { "serving": false } }).await?;
+    }
+    Ok(true)
 }
 
 pub(super) async fn drop_generation(mongo: &Mongo, row: &GenerationRow) -> Result<bool, MongoError> {
     let set = doc! { "stage": DROPPED, "serving": false, "incarnation": "" };
-    let dropped = update(mongo, this(row), doc! { "$set": set }).await?;
+    let mut of = this(row);
+    of.insert("serving", row.serving);
+    let dropped = update(mongo, of, doc! { "$set": set }).await?;
     if let (true, Some(incarnation)) = (dropped, &row.incarnation) {
         let name = format!("{}_g{}_{incarnation}", row.view, row.generation);
         // One that never held a document was never made, which servers answer in ways of their own.
@@ -277,7 +331,7 @@ async fn create_indexes(mongo: &Mongo, table: &Table) -> Result<(), MongoError> 
         return Ok(());
     }
     let command = doc! { "createIndexes": table.name(), "indexes": indexes };
-    mongo.command(command, WRITE_TIMEOUT).await.map(|_| ())
+    mongo.command(command, INDEX_TIMEOUT).await.map(|_| ())
 }
 
 pub(super) async fn advance(

@@ -34,6 +34,8 @@ use error::DUPLICATE_KEY;
 /// A server that hangs must not hang us: the driver itself waits for ever.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Indexes of many documents take their time.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Bytes of documents that one command carries. A command is one BSON document, of at most 16 MB.
 const COMMAND_BYTES: usize = 8 << 20;
@@ -241,9 +243,24 @@ impl MongoViewStore {
         Ok(generations::follow(&self.mongo, table, lease).await?)
     }
 
+    /// As [`super::ViewStore::release`].
+    pub(crate) async fn release(
+        &self,
+        row: &GenerationRow,
+        lease: &Lease,
+        stage: Option<Stage>,
+    ) -> Result<(), ViewError> {
+        Ok(generations::release(&self.mongo, row, lease, stage).await?)
+    }
+
+    /// As [`super::ViewStore::unblock`].
+    pub(crate) async fn unblock(&self, row: &GenerationRow) -> Result<(), ViewError> {
+        Ok(generations::unblock(&self.mongo, row).await?)
+    }
+
     /// As [`super::ViewStore::promote`].
-    pub(crate) async fn promote(&self, row: &GenerationRow) -> Result<(), ViewError> {
-        Ok(generations::promote(&self.mongo, row).await?)
+    pub(crate) async fn promote(&self, row: &GenerationRow, now: Timestamp) -> Result<bool, ViewError> {
+        Ok(generations::promote(&self.mongo, row, now).await?)
     }
 
     /// As [`super::ViewStore::drop_generation`].
