@@ -409,6 +409,7 @@ pub enum DeadLetters {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "a flag each")]
 pub struct Rebuild {
     /// The views, such as `orders`
     #[arg(value_name = "VIEW", required_unless_present = "all", conflicts_with = "all")]
@@ -425,6 +426,9 @@ pub struct Rebuild {
     /// Switch to the new generation although it differs: what is read now is what is wrong
     #[arg(long, conflicts_with = "verify")]
     pub accept_differences: bool,
+    /// First read the log alone, and say how fast that is beside the rebuild
+    #[arg(long, conflicts_with = "verify")]
+    pub measure: bool,
     /// Memory for documents, about
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub memory: u32,

@@ -17,6 +17,9 @@ use crate::stores::{open_log, open_views};
 
 const REMEDY: &str = "run `omisys doctor`";
 
+/// Events that are read together.
+const PAGE: usize = 5_000;
+
 /// Between two looks at the progress.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -77,6 +80,11 @@ async fn rebuild(
     command: &cli::Rebuild,
     json: bool,
 ) -> Result<bool, CliError> {
+    let alone = if command.measure {
+        Some(read_alone(log).await?)
+    } else {
+        None
+    };
     let started = Instant::now();
     let options = RebuildOptions {
         memory_bytes: (command.memory as usize) << 20,
@@ -98,9 +106,9 @@ async fn rebuild(
     let seconds = started.elapsed().as_secs_f64();
     let equal = rebuilt.comparison.as_ref().is_none_or(Comparison::equal);
     if json {
-        println!("{}", report(&rebuilt, seconds, command.diff));
+        println!("{}", report(&rebuilt, seconds, alone, command.diff));
     } else {
-        tell(&rebuilt, seconds, command.diff);
+        tell(&rebuilt, seconds, alone, command.diff);
     }
     Ok(equal || rebuilt.serving)
 }
@@ -117,7 +125,7 @@ async fn with_progress(
     let mut rebuild = std::pin::pin!(rebuild);
     loop {
         tokio::select! {
-            rebuilt = &mut rebuild => return rebuilt,
+            outcome = &mut rebuild => return outcome,
             () = tokio::time::sleep(LOOK_EVERY) => {
                 if let Some(progress) = *told.borrow() {
                     bar.set(progress.position.0, progress.target.0);
@@ -127,7 +135,20 @@ async fn with_progress(
     }
 }
 
-fn report(rebuilt: &Rebuilt, seconds: f64, diff: bool) -> Value {
+/// Events per second of reading and decoding the whole log by position, and nothing else: as any consumer has to.
+async fn read_alone(log: &Log) -> Result<f64, CliError> {
+    const WHAT: &str = "the log could not be read";
+    let started = Instant::now();
+    let (mut after, head) = (Position(0), log.head().await.context(WHAT, REMEDY)?);
+    while after < head {
+        let page = log.read(after, PAGE).await.context(WHAT, REMEDY)?;
+        let Some(last) = page.last() else { break };
+        after = last.position();
+    }
+    Ok(after.0 as f64 / started.elapsed().as_secs_f64().max(0.001))
+}
+
+fn report(rebuilt: &Rebuilt, seconds: f64, alone: Option<f64>, diff: bool) -> Value {
     let found = rebuilt.comparison.as_ref();
     let mut report = json!({
         "view": rebuilt.view,
@@ -141,6 +162,10 @@ fn report(rebuilt: &Rebuilt, seconds: f64, diff: bool) -> Value {
         "serving": rebuilt.serving,
         "peak_rss_bytes": peak_rss_bytes(),
     });
+    if let Some(alone) = alone {
+        report["log_events_per_second"] = alone.into();
+        report["ratio"] = (rebuilt.events as f64 / seconds.max(0.001) / alone).into();
+    }
     if let (true, Some(found)) = (diff, found) {
         let document = |difference: &projections::DocumentDifference| {
             let fields = difference.fields.iter();
@@ -154,8 +179,14 @@ fn report(rebuilt: &Rebuilt, seconds: f64, diff: bool) -> Value {
     report
 }
 
-fn tell(rebuilt: &Rebuilt, seconds: f64, diff: bool) {
+fn tell(rebuilt: &Rebuilt, seconds: f64, alone: Option<f64>, diff: bool) {
     let rate = rebuilt.events as f64 / seconds.max(0.001);
+    if let Some(alone) = alone {
+        println!(
+            "the log alone is read at {alone:.0} events/s, and rebuilt at {:.2} of that",
+            rate / alone
+        );
+    }
     println!(
         "{}: {} documents of {} events in {seconds:.1} s ({rate:.0} events/s)",
         rebuilt.view, rebuilt.documents, rebuilt.events

@@ -123,6 +123,7 @@ async fn bodies_that_are_not_what_a_route_takes(profile: Profile) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a list")]
 async fn values_out_of_bounds(profile: Profile) {
     let demo = Demo::start(profile).await;
     demo.staff.stock_product("BOUNDS", 100, 10).await;

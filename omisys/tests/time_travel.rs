@@ -45,11 +45,11 @@ fn version(entry: &Value) -> Option<u64> {
 /// What the last of these entries that changes the status of an aggregate of this kind says of it.
 fn status(entries: &[Value], kind: &str) -> Value {
     let of_kind = |entry: &&Value| entry["event_id"].as_str().unwrap().starts_with(kind);
-    let changes = entries
+    let mut changes = entries
         .iter()
         .filter(of_kind)
         .flat_map(|entry| entry["changes"].as_array().unwrap());
-    let last = changes.filter(|change| change["what"] == "status").next_back();
+    let last = changes.rfind(|change| change["what"] == "status");
     last.map_or(Value::Null, |change| change["after"].clone())
 }
 

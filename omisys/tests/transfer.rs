@@ -33,8 +33,8 @@ struct Bought {
 }
 
 /// Buys until told to stop; each acknowledgement is noted at once.
-async fn buy(shop: testkit::Shop, bought: Arc<Mutex<Vec<Bought>>>, stop: Arc<AtomicBool>) {
-    while !stop.load(Ordering::SeqCst) {
+async fn buy(shop: testkit::Shop, bought: Arc<Mutex<Vec<Bought>>>, ended: Arc<AtomicBool>) {
+    while !ended.load(Ordering::SeqCst) {
         let user = shop.guest().await;
         user.add_to_cart("COPY", 1).await.expect(200);
         let key = shop.fresh_key();

@@ -89,7 +89,7 @@ async fn at_every_version_and_at_every_time_an_order_is_what_the_view_showed() {
                 let then = as_of(&shop, number, AsOf::Time(at)).await;
                 match (shown, since) {
                     (Some(shown), Some(since)) => {
-                        assert_eq!(then, was(shown, since), "{seed}: {stream} at {at}")
+                        assert_eq!(then, was(shown, since), "{seed}: {stream} at {at}");
                     }
                     _ => assert!(matches!(then, PastOrder::NotYetPlaced { placed_at } if placed_at > at)),
                 }

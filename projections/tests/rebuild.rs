@@ -104,13 +104,13 @@ async fn no_read_fails_or_goes_back_while_a_view_is_rebuilt_under_load() {
     let elsewhere = Views::open_sqlite(&shop.views_file, shop.log.identity())
         .await
         .unwrap();
-    let stop = CancellationToken::new();
+    let ending = CancellationToken::new();
     for views in [shop.views.clone(), elsewhere.clone()] {
-        let (log, stop) = (shop.log.clone(), stop.clone());
-        tokio::spawn(async move { views.follow_generations(&log, stop).await });
+        let (log, cancel) = (shop.log.clone(), ending.clone());
+        tokio::spawn(async move { views.follow_generations(&log, cancel).await });
     }
     let feeding =
-        projections::Projector::start(&shop.log, &elsewhere, shop::clock(), stop.child_token()).await;
+        projections::Projector::start(&shop.log, &elsewhere, shop::clock(), ending.child_token()).await;
     let feeding = feeding.unwrap();
 
     let done = Arc::new(AtomicBool::new(false));
@@ -191,7 +191,7 @@ async fn no_read_fails_or_goes_back_while_a_view_is_rebuilt_under_load() {
     eventually(|| elsewhere.orders().generation() == 1 + rebuilt).await;
     let verified = elsewhere.verify(&shop.log, "orders").await.unwrap();
     assert!(verified.equal(), "{verified:?}");
-    stop.cancel();
+    ending.cancel();
     feeding.stop().await;
     projector.stop().await;
 }

@@ -1,7 +1,7 @@
 //! A log out of its database.
 
 use database::{Database, DatabaseError, KeptTable};
-use event_bus::Checkpoints;
+use event_bus::{Checkpoint, Checkpoints};
 use event_schemas::{Clock, LogIdentity, Position};
 use event_store::{Log, ReadError};
 
@@ -54,7 +54,7 @@ pub async fn export(
         file.header(Header::new(identity, head, taken_at, currency, &tables))?;
         let checkpoint = Checkpoints::load_in(session, sagas::SUBSCRIBER)?;
         let checkpoint = checkpoint.filter(|checkpoint| checkpoint.log == identity);
-        for (partition, position) in checkpoint.iter().flat_map(|held| held.positions()) {
+        for (partition, position) in checkpoint.iter().flat_map(Checkpoint::positions) {
             file.sagas(partition.to_string(), *position)?;
         }
         for table in &tables {

@@ -132,7 +132,7 @@ impl<V: View> Bulk<V> {
         while let Some(read) = reads.next().await {
             let slices = read.map_err(|_| RebuildError::Panicked)??;
             for slice in slices {
-                check::<V>(&slice)?;
+                check(&slice)?;
                 let entries = Arc::new(slice.entries);
                 for shard in &self.shards {
                     if shard.send(Work::Slice(Arc::clone(&entries))).await.is_err() {
@@ -202,7 +202,7 @@ async fn read<V: View>(log: &Log, mut after: Position, up_to: Position) -> Resul
 }
 
 /// Whether the slice can be folded as far as can be seen without doing it.
-fn check<V: View>(slice: &Slice) -> Result<(), Stopped> {
+fn check(slice: &Slice) -> Result<(), Stopped> {
     for entry in &slice.entries {
         if let LogEntry::Unreadable(event) = entry {
             return Err(match event.reason {

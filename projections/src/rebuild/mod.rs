@@ -216,12 +216,11 @@ impl<V: View> Rebuild<'_, V> {
             }
             .into());
         };
-        let (row, resumed) = match begun(&rows, &schema, log) {
-            Some(row) => (row.clone(), row.stage != Stage::Requested),
-            None => {
-                let begin = store.begin(schema, log, Stage::Building, Some(self.lease()));
-                (begin.await?, false)
-            }
+        let (row, resumed) = if let Some(row) = begun(&rows, &schema, log) {
+            (row.clone(), row.stage != Stage::Requested)
+        } else {
+            let begin = store.begin(schema, log, Stage::Building, Some(self.lease()));
+            (begin.await?, false)
         };
         let alive = self.hold(&row).await?;
         tracing::info!(
@@ -305,7 +304,7 @@ impl<V: View> Rebuild<'_, V> {
         new.reached_to(&Checkpoint::at(self.views.log(), folded));
         let mut feeder = Feeder::open(self.views, row, self.log, self.clock).await?;
         feeder
-            .to_head(|position, head| self.tell(row, RebuildPhase::CatchingUp, position, head))
+            .feed_to_head(|position, head| self.tell(row, RebuildPhase::CatchingUp, position, head))
             .await?;
         if !self.views.store().follow(&new.table, &self.lease()).await? {
             return Err(RebuildError::Busy);
@@ -348,7 +347,7 @@ impl<V: View> Rebuild<'_, V> {
         new: &Arc<Generation<V>>,
         feeder: &mut Feeder,
     ) -> Result<Comparison, RebuildError> {
-        feeder.to_head(|_, _| ()).await?;
+        feeder.feed_to_head(|_, _| ()).await?;
         self.progress.send_modify(|progress| {
             if let Some(progress) = progress {
                 progress.phase = RebuildPhase::Comparing;
@@ -357,13 +356,13 @@ impl<V: View> Rebuild<'_, V> {
         let (mut found, unsettled) = compare::compare(old, new).await?;
         if !unsettled.is_empty() {
             // What either had when they were compared, if somebody feeds the old one.
-            let head = feeder.to_head(|_, _| ()).await?;
+            let head = feeder.feed_to_head(|_, _| ()).await?;
             let mut coverage = Coverage::stored(old, self.log);
             let covered = coverage.reach(head, Instant::now() + SETTLE).await?;
             for ids in unsettled.chunks(SETTLED_AT_ONCE) {
                 let before = compare::load(old, ids).await?;
                 // So the new one has all that the old one had by then.
-                feeder.to_head(|_, _| ()).await?;
+                feeder.feed_to_head(|_, _| ()).await?;
                 let after = compare::load(new, ids).await?;
                 compare::settle::<V>(ids, before, after, covered, &mut found)?;
             }
@@ -381,7 +380,7 @@ impl<V: View> Rebuild<'_, V> {
         let store = self.views.store();
         for _ in 0..ATTEMPTS {
             feeder
-                .to_head(|position, head| self.tell(row, RebuildPhase::Switching, position, head))
+                .feed_to_head(|position, head| self.tell(row, RebuildPhase::Switching, position, head))
                 .await?;
             let reached = store.reached(&old.table, self.views.log()).await?;
             if feeder.position() >= furthest(&reached) {
@@ -485,7 +484,10 @@ impl Feeder {
     }
 
     /// Goes on to where the log ends now. Returns that.
-    async fn to_head(&mut self, mut step: impl FnMut(Position, Position)) -> Result<Position, RebuildError> {
+    async fn feed_to_head(
+        &mut self,
+        mut step: impl FnMut(Position, Position),
+    ) -> Result<Position, RebuildError> {
         let head = self.log.head().await?;
         let mut failed = 0;
         while self.position() < head {

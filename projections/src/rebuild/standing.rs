@@ -172,14 +172,14 @@ impl Rebuilds {
             });
             let Some(schema) = due else { continue };
             let progress = watch::Sender::new(None);
-            let build = self
+            let rebuild = self
                 .views
                 .rebuild(&self.log, schema.name, &self.options, &self.clock, &progress);
-            let built = tokio::select! {
+            let outcome = tokio::select! {
                 () = cancel.cancelled() => return,
-                built = build => built,
+                outcome = rebuild => outcome,
             };
-            match built {
+            match outcome {
                 Ok(built) => {
                     failed.remove(schema.name);
                     if built.serving {

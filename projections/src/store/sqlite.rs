@@ -54,7 +54,7 @@ impl SqliteViewStore {
 
     /// As [`super::ViewStore::generations`].
     pub(crate) async fn generations(&self) -> Result<Vec<GenerationRow>, ViewError> {
-        Ok(self.file.read(|conn| generations(conn)).await?)
+        Ok(self.file.read(generations).await?)
     }
 
     /// As [`super::ViewStore::serving`]. Generations of another log or epoch are dropped: nobody can read them again.
@@ -95,7 +95,7 @@ impl SqliteViewStore {
         target: Position,
     ) -> Result<bool, ViewError> {
         let (view, generation, lease) = (row.view.clone(), row.generation, lease.clone());
-        let build = move |conn: &Connection| {
+        let note = move |conn: &Connection| {
             let mut update = conn.prepare_cached(
                 "UPDATE generations SET position = max(position, ?3), target = max(target, ?4),
                      builder = ?5, builder_until = ?6, stage = CASE stage WHEN 'requested' THEN 'building' ELSE stage END
@@ -113,7 +113,7 @@ impl SqliteViewStore {
             ))?;
             Ok::<_, SqliteError>(rows == 1)
         };
-        Ok(self.file.write(build).await?)
+        Ok(self.file.write(note).await?)
     }
 
     /// As [`super::ViewStore::follow`].

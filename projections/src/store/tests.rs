@@ -277,6 +277,7 @@ async fn a_later_version_reads_the_old_generation_until_its_own_serves(fixture: 
     let newest = Arc::new(Table::of(later, &newest));
     assert!(store.still_there(&[newest]).await.unwrap_err().is_gone());
     store.still_there(&[table]).await.unwrap();
+    assert!(store.drop_generation(&new).await.unwrap());
     let next = store.begin(later, LOG, Stage::Requested, None).await.unwrap();
     assert_eq!(next.generation, 4);
     let again = store.begin(later, LOG, Stage::Requested, None).await.unwrap();

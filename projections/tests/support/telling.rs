@@ -8,7 +8,7 @@ use event_schemas::{
     OrderEvent, OrderStage, PaymentEvent, PaymentId, Position, ProviderRef, RecordedEvent, RefundId,
     ReleaseReason, ReturnCondition, ReturnId, ReturnedLine, ShipmentId, StreamId, Version,
 };
-use projections::order_timeline::{OrderTimeline, TimelineEntry, TimelineView};
+use projections::order_timeline::{OrderTimeline, TimelineView};
 use projections::{Document, View};
 
 use crate::support::{code, customer_id, metadata, method, money, order_id, placed, sku, time, uuid};
@@ -36,10 +36,6 @@ impl Telling {
             document.fold::<OrderTimeline>(event).unwrap();
         }
         OrderTimeline::combine(&order_id(1).into(), &document).unwrap()
-    }
-
-    pub fn is_person(&self, entry: &TimelineEntry) -> bool {
-        matches!(entry.actor_kind, ActorKind::Customer | ActorKind::Staff)
     }
 
     /// The id of the event.

@@ -45,7 +45,8 @@ struct Generation {
 
 /// All views.
 #[derive(Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Projections {
+#[schema(as = Projections)]
+pub(crate) struct Standing {
     /// The log's last position.
     head: u64,
     projections: Vec<Projection>,
@@ -56,7 +57,7 @@ pub(crate) struct Projections {
 #[utoipa::path(
     get, path = "/ops/projections", tag = "ops", operation_id = "listProjections",
     responses(
-        (status = 200, body = Projections),
+        (status = 200, body = Standing),
         (status = 403, description = "Without `ops.read`.", body = Problem, content_type = "application/problem+json"),
         Refusals,
     ),
@@ -87,7 +88,7 @@ pub(crate) async fn projections(caller: Caller, State(api): State<QueryApi>) -> 
         target: generation.target.0,
         builder: generation.builder,
     });
-    let found = Projections {
+    let found = Standing {
         head,
         projections,
         generations: generations.collect(),
