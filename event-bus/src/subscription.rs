@@ -172,7 +172,10 @@ impl Subscription {
     /// those of the partitions that this member has been given.
     pub fn owns(&self, stream: &StreamId) -> bool {
         match &self.source {
-            Source::Log(_) => true,
+            Source::Log(_) => {
+                let _ = stream;
+                true
+            }
             #[cfg(feature = "cluster")]
             Source::Kafka(group) => group.owns(stream),
         }

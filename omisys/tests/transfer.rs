@@ -16,7 +16,9 @@ use std::sync::{Arc, Mutex};
 use common::{Demo, Folder, Profile, binary, omisys};
 use event_schemas::{Clock, OrderId, PaymentId};
 use sagas::provider::{SandboxOptions, SandboxProvider};
-use serde_json::{Value, json};
+use serde_json::Value;
+#[cfg(feature = "cluster")]
+use serde_json::json;
 use testkit::{User, until};
 use tokio::task::JoinSet;
 

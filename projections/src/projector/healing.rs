@@ -66,7 +66,10 @@ impl Worker {
         };
         match (&self.source, subscription) {
             // The only one there is, whether it follows or has stopped.
-            (ProjectorSource::Log(_), _) => true,
+            (ProjectorSource::Log(_), _) => {
+                let _ = stream;
+                true
+            }
             #[cfg(feature = "cluster")]
             (ProjectorSource::Groups(_), Some(subscription)) => subscription.owns(&stream),
             #[cfg(feature = "cluster")]

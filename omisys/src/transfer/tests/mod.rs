@@ -82,6 +82,10 @@ async fn restored(source: &Shop, path: &Path, test: TestDatabase) -> Shop {
     shop_on(test, source.sandbox.clone(), &source.hand).await
 }
 
+#[cfg_attr(
+    not(feature = "cluster"),
+    expect(clippy::unused_async, reason = "with the feature, it may be elsewhere")
+)]
 async fn postgres() -> Option<TestDatabase> {
     #[cfg(feature = "cluster")]
     return TestDatabase::postgres().await;
