@@ -1,6 +1,11 @@
+import de.bwaldvogel.mongo.MongoCollection;
+import de.bwaldvogel.mongo.MongoDatabase;
 import de.bwaldvogel.mongo.MongoServer;
 import de.bwaldvogel.mongo.MongoVersion;
+import de.bwaldvogel.mongo.backend.Index;
+import de.bwaldvogel.mongo.backend.IndexKey;
 import de.bwaldvogel.mongo.backend.h2.H2Backend;
+import de.bwaldvogel.mongo.backend.h2.H2Database;
 import de.bwaldvogel.mongo.bson.Document;
 import de.bwaldvogel.mongo.wire.message.MongoMessage;
 import java.util.List;
@@ -13,6 +18,9 @@ import org.h2.mvstore.MVStore;
  * pipeline updates, and its speed says nothing about MongoDB's.
  */
 public final class MongoWireServer {
+    private static final String ID = "_id";
+    private static final int CACHE_MB = 64;
+
     /** Current drivers refuse anything below wire version 8; the library names itself older than that. */
     private static final MongoVersion VERSION = new MongoVersion() {
         @Override
@@ -29,7 +37,7 @@ public final class MongoWireServer {
     /** Left alone, the file lags a second behind. What is acknowledged must outlive a kill, as MongoDB's journal makes it. */
     private static final class DurableBackend extends H2Backend {
         DurableBackend(String file) {
-            super(MVStore.open(file));
+            super(new MVStore.Builder().fileName(file).cacheSize(CACHE_MB).open());
             // Milliseconds for which replaced chunks stay: with a commit per message, the 45 s of the default fill a disk.
             getMvStore().setRetentionTime(1_000);
         }
@@ -39,6 +47,94 @@ public final class MongoWireServer {
             Document answer = super.handleMessage(message);
             commit();
             return answer;
+        }
+
+        @Override
+        protected MongoDatabase openOrCreateDatabase(String name) {
+            return new H2Database(name, getMvStore(), getCursorRegistry()) {
+                @Override
+                protected Index<Object> openOrCreateUniqueIndex(String collection, String index, List<IndexKey> keys, boolean sparse) {
+                    Index<Object> opened = super.openOrCreateUniqueIndex(collection, index, keys, sparse);
+                    return keys.size() == 1 && keys.get(0).getKey().equals(ID) ? new IdIndex(opened) : opened;
+                }
+            };
+        }
+    }
+
+    /**
+     * The index of ids, also for queries that ask for more than the id, such as a guarded update's: the library would read the
+     * whole collection for each. What the rest of the query says is checked on what the index finds.
+     */
+    private static final class IdIndex extends Index<Object> {
+        private final Index<Object> ids;
+
+        IdIndex(Index<Object> ids) {
+            super(ids.getName(), ids.getKeys(), false);
+            this.ids = ids;
+        }
+
+        private static Document idOf(Document query) {
+            return new Document(ID, query.get(ID));
+        }
+
+        @Override
+        public boolean canHandle(Document query) {
+            return query.containsKey(ID) && ids.canHandle(idOf(query));
+        }
+
+        @Override
+        public Iterable<Object> getPositions(Document query) {
+            return ids.getPositions(idOf(query));
+        }
+
+        @Override
+        public Object getPosition(Document document) {
+            return ids.getPosition(document);
+        }
+
+        @Override
+        public void checkAdd(Document document, MongoCollection<Object> collection) {
+            ids.checkAdd(document, collection);
+        }
+
+        @Override
+        public void add(Document document, Object position, MongoCollection<Object> collection) {
+            ids.add(document, position, collection);
+        }
+
+        @Override
+        public Object remove(Document document) {
+            return ids.remove(document);
+        }
+
+        @Override
+        public void checkUpdate(Document before, Document after, MongoCollection<Object> collection) {
+            ids.checkUpdate(before, after, collection);
+        }
+
+        @Override
+        public void updateInPlace(Document before, Document after, Object position, MongoCollection<Object> collection) {
+            ids.updateInPlace(before, after, position, collection);
+        }
+
+        @Override
+        public long getCount() {
+            return ids.getCount();
+        }
+
+        @Override
+        public long getDataSize() {
+            return ids.getDataSize();
+        }
+
+        @Override
+        public boolean isUnique() {
+            return ids.isUnique();
+        }
+
+        @Override
+        public void drop() {
+            ids.drop();
         }
     }
 
