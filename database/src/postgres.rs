@@ -260,9 +260,9 @@ impl Postgres {
             committed
                 .map_err(|_| PostgresError::CommitUnknown("no answer".to_owned()).into())
                 .and_then(|committed| committed.map_err(commit_error))?;
-        } else if let Err(error) = inner.rollback().await {
-            // The connection is gone, and the transaction with it.
-            tracing::debug!(%error, "a transaction could not be rolled back");
+        } else {
+            // Rolled back behind us, before anybody else gets the connection.
+            drop(inner);
         }
         outcome
     }
@@ -275,10 +275,14 @@ impl Postgres {
     ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, DatabaseError> {
         let mut tries = 0;
         loop {
-            let begun = tokio::time::timeout(SILENCE, self.pool.begin_with(statement)).await;
-            let begun = begun.map_err(|_| silent())?.map_err(PostgresError::from);
+            let pool = self.pool.clone();
+            // A task of its own, which nobody cuts short: sqlx counts a transaction once the server has answered, so a
+            // connection given back while it waits would bring the transaction along to whoever gets it next.
+            let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+            let begun = tokio::time::timeout(SILENCE, begun).await;
+            let begun = begun.map_err(|_| silent())?.map_err(|_| panicked())?;
             tries += 1;
-            match begun {
+            match begun.map_err(PostgresError::from) {
                 Err(PostgresError::Connection(_)) if tries < BEGIN_TRIES => {}
                 begun => return Ok(begun?),
             }

@@ -280,6 +280,50 @@ async fn a_job_that_swallows_a_failed_statement_is_no_success_on_postgresql() {
     assert_eq!(names(&database).await, Vec::<String>::new());
 }
 
+/// A reader that gives up at any moment must not leave its transaction behind: whoever gets the connection next would write
+/// in it, and be told of success, and nobody would commit it.
+#[cfg(feature = "cluster")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_is_given_up_leaves_no_transaction_behind() {
+    use std::time::{Duration, Instant};
+
+    use database::{Postgres, PostgresOptions};
+
+    let Some(test) = TestDatabase::postgres().await else {
+        return;
+    };
+    let watching = migrated(&test).await;
+    let options = PostgresOptions {
+        url: test.url().to_owned(),
+        max_connections: 1,
+        migrate: true,
+    };
+    let database = Database::from(Postgres::connect(&options).await.unwrap());
+    for round in 0..200_u64 {
+        let reader = database.clone();
+        let read = tokio::spawn(async move {
+            let one = reader.read(|session| session.query("SELECT 1", &[], |row| row.get::<i64>(0)));
+            one.await
+        });
+        // From before the transaction begins until after it has ended; a timer would be too coarse.
+        let given_up = Instant::now() + Duration::from_micros(5 * round);
+        while Instant::now() < given_up {
+            std::hint::spin_loop();
+        }
+        read.abort();
+        if let Ok(read) = read.await {
+            read.unwrap();
+        }
+        let name = format!("round {round:03}");
+        let written = database.write(move |session| {
+            let insert = "INSERT INTO things (name, count) VALUES (?1, 1)";
+            session.execute(insert, &params![name.as_str()])
+        });
+        assert_eq!(written.await, Ok(1), "round {round}");
+        assert_eq!(names(&watching).await.len() as u64, round + 1, "round {round}");
+    }
+}
+
 /// Each is told apart, since what is safe differs.
 #[cfg(feature = "cluster")]
 #[tokio::test(flavor = "multi_thread")]
