@@ -14,6 +14,13 @@ use tokio::sync::oneshot;
 use super::Kafka;
 use crate::{BusError, PartitionKey};
 
+/// Records that a consumer fetches ahead: besides its payload, each takes some hundred bytes that no limit counts.
+const FETCH_AHEAD_RECORDS: &str = "10000";
+
+/// Bytes, as compressed, of a partition that a broker sends at once, and of all of them; one record batch at least.
+const PARTITION_FETCH_BYTES: &str = "131072";
+const FETCH_BYTES: usize = 2 << 20;
+
 /// What the group did, as it is told while polling.
 pub(super) enum Change {
     Assigned(Vec<PartitionKey>),
@@ -156,9 +163,6 @@ fn join(
         kafka: kafka.clone(),
         changes: Mutex::default(),
     };
-    let largest = options.max_message_bytes;
-    // librdkafka's own limit of an answer is 100 MB.
-    let fetched = (8 * largest).min(64 << 20).max(largest);
     let mut config = kafka.client();
     config
         .set("group.id", format!("{}.{subscriber}", options.topic_prefix))
@@ -172,8 +176,11 @@ fn join(
         .set("heartbeat.interval.ms", "3000")
         .set("max.poll.interval.ms", "300000")
         .set("queued.max.messages.kbytes", options.fetch_ahead_kib.to_string())
-        .set("fetch.message.max.bytes", largest.to_string())
-        .set("fetch.max.bytes", fetched.to_string())
+        .set("queued.min.messages", FETCH_AHEAD_RECORDS)
+        // A broker answers with the first batch of a partition however large it is. Small, as each partition with a
+        // backlog sends as much again, which becomes several times that when it is decompressed.
+        .set("max.partition.fetch.bytes", PARTITION_FETCH_BYTES)
+        .set("fetch.max.bytes", options.max_message_bytes.max(FETCH_BYTES).to_string())
         .set("fetch.error.backoff.ms", "200");
     let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
     let topics: Vec<String> = types.iter().map(|kind| kafka.topic(*kind)).collect();

@@ -58,7 +58,7 @@ impl Default for KafkaOptions {
             replication: 1,
             retention: Duration::from_secs(7 * 24 * 60 * 60),
             max_message_bytes: 1 << 20,
-            fetch_ahead_kib: 16 << 10,
+            fetch_ahead_kib: 4 << 10,
             idle_check: Duration::from_secs(3),
         }
     }
