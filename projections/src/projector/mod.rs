@@ -342,6 +342,7 @@ impl Shared {
             clock: self.clock.clone(),
             state: state_sender,
             requests: received,
+            batch: worker::MAX_BATCH,
             looked_at: Instant::now(),
             cancel: self.cancel.child_token(),
             measure_at: Instant::now(),

@@ -21,7 +21,16 @@ use crate::views::Views;
 
 /// Events folded and stored together: enough to write a hot document once for hundreds of events, few enough that a
 /// batch is visible soon.
-const MAX_BATCH: usize = 2_000;
+pub(super) const MAX_BATCH: usize = 2_000;
+
+/// Events that are still handled together where the store does not bear more: as many as it takes to get anywhere.
+const MIN_BATCH: usize = 50;
+
+/// The rest after a batch that was not full: this many times as long as it took, at most the latter. Under load, a document
+/// that changes again and again is then folded and written once for several of its events, and views leave the processor
+/// and the store to those who sell; with little to do, nobody notices.
+const REST_TIMES: u32 = 2;
+const REST_MOST: Duration = Duration::from_millis(50);
 
 /// How long a projector that is idle sleeps before it looks around.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
@@ -55,6 +64,9 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) state: watch::Sender<ProjectorState>,
     pub(super) requests: mpsc::Receiver<Retry>,
+    /// Events that are handled together. Halved whenever the store takes too long, so that one that cannot write a batch in
+    /// the time it has is asked for less, instead of the same again for ever.
+    pub(super) batch: usize,
     /// When requests of other processes were looked for.
     pub(super) looked_at: Instant,
     pub(super) cancel: CancellationToken,
@@ -85,6 +97,7 @@ impl Worker {
             match (&error, &mut subscription) {
                 // As a restart would, but without leaving the group.
                 (ProjectError::View(_) | ProjectError::Contended | ProjectError::Panicked, Some(open)) => {
+                    self.batch = (self.batch / 2).max(MIN_BATCH);
                     open.rewind();
                 }
                 _ => subscription = None,
@@ -174,24 +187,34 @@ impl Worker {
                 biased;
                 () = self.cancel.cancelled() => return Ok(()),
                 Some(retry) = self.requests.recv() => self.retry(retry).await,
-                batch = subscription.next_batch(MAX_BATCH, IDLE_WAIT) => {
+                batch = subscription.next_batch(self.batch, IDLE_WAIT) => {
                     let batch = batch?;
                     if batch.is_empty() {
                         self.idle(subscription).await?;
                         continue;
                     }
+                    let begun = Instant::now();
                     self.handle(&batch).await?;
                     subscription.ack(&batch).await?;
+                    let rest = (begun.elapsed() * REST_TIMES).min(REST_MOST);
                     self.heal_asked(Some(subscription)).await;
                     if self.measure_at <= Instant::now() {
                         self.measure(subscription).await;
                     }
                     *pause = RETRY_FIRST;
+                    self.batch = (self.batch + self.batch / 8).min(MAX_BATCH);
                     self.state.send_if_modified(|state| {
                         let changed = *state != ProjectorState::Running;
                         *state = ProjectorState::Running;
                         changed
                     });
+                    // Some of what it read may not have been for this view, so half is as good as full.
+                    if batch.entries.len() < self.batch / 2 {
+                        tokio::select! {
+                            () = self.cancel.cancelled() => return Ok(()),
+                            () = tokio::time::sleep(rest) => {}
+                        }
+                    }
                 }
             }
         }
