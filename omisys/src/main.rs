@@ -38,6 +38,10 @@ use crate::embedded::Embedded;
 use crate::error::{CliError, Context};
 use crate::telemetry::Telemetry;
 
+/// The system's allocator gives each of many threads an arena, which grow as the work moves from one to the next.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let verbose = cli.global.verbose;

@@ -82,6 +82,7 @@ impl Writer {
             .map_err(|error| SqliteError::commit(&error))
             .err();
         let mut next = Some(first);
+        let mut yielded = false;
         while let Some(mut job) = next.take() {
             if failure.is_none() {
                 failure = self.run_job(job.as_mut()).err();
@@ -89,6 +90,13 @@ impl Writer {
             self.batch.push(job);
             if failure.is_none() && self.batch.len() < MAX_JOBS_PER_COMMIT {
                 next = self.next_queued();
+                // More than one job: there is a crowd. If it waits for a processor, let it come along; if none is
+                // short, this returns at once.
+                if next.is_none() && !yielded && self.batch.len() > 1 {
+                    yielded = true;
+                    std::thread::yield_now();
+                    next = self.next_queued();
+                }
             }
         }
         if failure.is_none() {
