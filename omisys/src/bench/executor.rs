@@ -112,8 +112,8 @@ pub async fn append(config: &Config, command: &Bench) -> Result<Report, CliError
     let mut report = measure(config, command, step).await;
     report.checks = checks::log(&own.database, &own.log, &receipts).await?;
     report.also("receipts_checked", json!(receipts.count()));
+    #[cfg(feature = "cluster")]
     if command.baseline {
-        #[cfg(feature = "cluster")]
         super::baseline::add(config, command, &mut report).await?;
     }
     Ok(report)

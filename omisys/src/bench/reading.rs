@@ -8,11 +8,13 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use bytes::Bytes;
+use event_schemas::Clock;
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::Method;
 use serde_json::{Value, json};
 use testkit::load::{self, Load, Measured, Outcome, Step};
-use testkit::{Client, Shop, User};
+use testkit::{Client, Shop};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
@@ -55,8 +57,9 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
     let products = Arc::new(products);
     checks::quiet(&system.config).await?;
     let restarted = system.restart().await?;
-    let shop = Shop::new(system.client().clone(), "bench-again");
-    stocked.staff = stocked.staff.in_shop(&shop);
+    let again = Clock::System.now().as_microsecond();
+    let shop = Shop::new(system.client().clone(), format!("bench-{again}"));
+    stocked.staff = shop::staff(&shop).await?;
     let world = Arc::new(World::new(stocked));
 
     let phase = |name, paths: &Arc<Vec<String>>, once| Phase {
@@ -70,13 +73,13 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
             phase("order_not_cached", &orders, true),
             phase("product_not_cached", &products, true),
         ] {
-            let measured = load::run(cold.load(command), cold.step(&world)).await;
+            let measured = load::run(cold.load(command), cold.step(&world).await?).await;
             kinds.push(Kind::of(cold.name, &measured, None));
         }
     }
     let order = phase("order", &orders, false);
-    let measured = load::run(order.load(command), order.step(&world)).await;
-    let bare = order.bare(command, &world.shop.staff).await?;
+    let measured = load::run(order.load(command), order.step(&world).await?).await;
+    let bare = order.bare(command, world.shop.staff.shop()).await?;
     kinds.push(Kind::of(order.name, &measured, Some(&bare)));
     // The last one is the scenario's own figure.
     let product = phase("product", &products, false);
@@ -85,10 +88,10 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
         command,
         product.load(command),
         &world,
-        product.step(&world),
+        product.step(&world).await?,
     )
     .await?;
-    let bare = product.bare(command, &world.shop.staff).await?;
+    let bare = product.bare(command, world.shop.staff.shop()).await?;
     if let Some(measured) = &report.load {
         kinds.push(Kind::of(product.name, measured, Some(&bare)));
     }
@@ -111,33 +114,34 @@ impl Phase {
         Load { at_most, ..load }
     }
 
-    /// A read of one of the documents.
-    fn step(
+    /// A read of one of the documents, by somebody whose token will do for the phase.
+    async fn step(
         &self,
         world: &Arc<World>,
-    ) -> impl Fn(usize, u64) -> std::pin::Pin<Box<dyn Future<Output = Step> + Send>> + Clone + Send + 'static
-    {
+    ) -> Result<impl Fn(usize, u64) -> BoxFuture<'static, Step> + Clone + Send + use<>, CliError> {
+        let reader = shop::staff(world.shop.staff.shop()).await?;
         let (name, once, paths, world) = (self.name, self.once, Arc::clone(&self.paths), Arc::clone(world));
-        move |_, number| {
-            let (paths, world) = (Arc::clone(&paths), Arc::clone(&world));
+        Ok(move |_, number| -> BoxFuture<'static, Step> {
+            let (paths, world, reader) = (Arc::clone(&paths), Arc::clone(&world), reader.clone());
             Box::pin(async move {
                 let at = if once {
                     number as usize
                 } else {
                     shop::mixed(number) as usize % HOT
                 };
-                let outcome = world.read(&world.shop.staff, &paths[at % paths.len()]).await;
+                let outcome = world.read(&reader, &paths[at % paths.len()]).await;
                 Step {
                     outcome,
                     kind: name,
                     units: 1,
                 }
             })
-        }
+        })
     }
 
     /// The same load on a handler that answers with the bytes of one of these documents, and does nothing else.
-    async fn bare(&self, command: &Bench, reader: &User) -> Result<Measured, CliError> {
+    async fn bare(&self, command: &Bench, shop: &Shop) -> Result<Measured, CliError> {
+        let reader = shop::staff(shop).await?;
         let answered = reader
             .try_request(Method::GET, &self.paths[0], None, &[], None)
             .await

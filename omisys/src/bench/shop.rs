@@ -69,14 +69,7 @@ struct Product {
 pub async fn stock(client: &Client, command: &Bench) -> Result<Stocked, CliError> {
     let run = Clock::System.now().as_microsecond();
     let shop = Shop::new(client.clone(), format!("bench-{run}"));
-    let (_, email, password) = demo::ACCOUNTS[0];
-    let staff = sign_in(
-        &shop,
-        "/auth/login",
-        &json!({ "email": email, "password": password }),
-        200,
-    )
-    .await?;
+    let staff = staff(&shop).await?;
     let (products, baskets) = match (command.baskets, &command.retail_file) {
         (Baskets::Retail, Some(path)) => retail(path, run).await?,
         _ if command.scenario == Scenario::Read => one(run, PRODUCTS_TO_READ),
@@ -103,6 +96,13 @@ pub async fn stock(client: &Client, command: &Bench) -> Result<Stocked, CliError
         skus: products.into_iter().map(|product| product.sku).collect(),
         callers,
     })
+}
+
+/// Somebody who may see and sell everything, with a token that begins to live now.
+pub async fn staff(shop: &Shop) -> Result<User, CliError> {
+    let (_, email, password) = demo::ACCOUNTS[0];
+    let body = json!({ "email": email, "password": password });
+    sign_in(shop, "/auth/login", &body, 200).await
 }
 
 /// One more guest, beside those of the load.
