@@ -1,6 +1,6 @@
 //! Events to JSON and back, as the log, the stream and every reader do it: one example of each event type.
 
-#![allow(clippy::expect_used, reason = "the inputs are constants")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "the inputs are constants")]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

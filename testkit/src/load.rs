@@ -126,19 +126,19 @@ where
     for place in 0..load.callers.max(1) {
         let (arrivals, recorder, step) = (Arc::clone(&arrivals), Arc::clone(&recorder), step.clone());
         callers.spawn(async move {
-            let mut begun = 0;
+            let mut steps = 0;
             while let Some((number, intended)) = arrivals.next().await {
-                begun += 1;
+                steps += 1;
                 let done = step(place, number).await;
                 lock(&recorder).record(intended, done);
             }
-            begun
+            steps
         });
     }
-    let begun = callers.join_all().await.into_iter().sum();
+    let steps = callers.join_all().await.into_iter().sum();
     let measured = lock(&recorder).finish();
     Measured {
-        not_started: arrivals.in_all(begun) - begun,
+        not_started: arrivals.in_all(steps) - steps,
         ..measured
     }
 }
@@ -172,16 +172,16 @@ impl Arrivals {
         (Instant::now() < self.end).then_some((number, intended))
     }
 
-    /// How many arrivals there were within the load's duration; in a closed loop, those that were `begun`.
-    fn in_all(&self, begun: u64) -> u64 {
+    /// How many arrivals there were within the load's duration; in a closed loop, the `steps` that were begun.
+    fn in_all(&self, steps: u64) -> u64 {
         match self.load.pace {
-            Pace::Closed => begun,
+            Pace::Closed => steps,
             Pace::Open { per_second } => {
                 let wanted = self.load.duration.as_nanos() * u128::from(per_second);
                 u64::try_from(wanted.div_ceil(NANOS))
                     .unwrap_or(u64::MAX)
                     .min(self.load.at_most)
-                    .max(begun)
+                    .max(steps)
             }
         }
     }

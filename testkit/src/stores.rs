@@ -27,7 +27,7 @@ pub fn cluster_is_to_be_tested() -> bool {
 #[derive(Debug)]
 pub struct ClusterStores {
     postgres: TestDatabase,
-    servers: ClusterServers,
+    servers: Box<ClusterServers>,
     /// The beginning of names of topics, documents' database and keys.
     name: String,
 }
@@ -87,7 +87,7 @@ impl ClusterStores {
         let name = address.rsplit('/').next().unwrap_or(address).to_owned();
         Ok(Self {
             postgres,
-            servers,
+            servers: Box::new(servers),
             name,
         })
     }

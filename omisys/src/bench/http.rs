@@ -208,7 +208,7 @@ async fn mixed(world: &World, place: usize, number: u64) -> Step {
         return add(world, place, number).await;
     }
     let staff = &world.shop.staff;
-    let (outcome, kind) = if by_chance % 2 == 0 {
+    let (outcome, kind) = if by_chance.is_multiple_of(2) {
         let sku = &world.shop.line(number).sku;
         (
             world.read(staff, &format!("/v1/products?sku={sku}")).await,

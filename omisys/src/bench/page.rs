@@ -41,6 +41,9 @@ ul { list-style: none; margin: 0; padding: 0 } .yes::before { content: '✓ '; c
   vertical-align: middle } pre { overflow: auto; font-size: 12px } summary { cursor: pointer }
 ";
 
+/// A line of a plot over time: its name, and its value in a second.
+type InSeconds<'a> = (&'a str, fn(&Second) -> u64);
+
 /// A line of a plot.
 struct Line<'a> {
     name: &'a str,
@@ -91,10 +94,7 @@ fn write(report: &Report, json: &str, page: &mut String) -> std::fmt::Result {
         over_time(load, page)?;
     }
     if let Some(lag) = &report.lag {
-        let lines = [
-            ("median", (|second: &Second| second.p50) as fn(&Second) -> u64),
-            ("longest", |second| second.max),
-        ];
+        let lines: [InSeconds; 2] = [("median", |second| second.p50), ("longest", |second| second.max)];
         figure(
             "From the acknowledgment until it is seen",
             "The median and the longest of each second.",
@@ -162,7 +162,7 @@ fn percentiles(curves: &[(&str, &Latencies)], page: &mut String) -> std::fmt::Re
 }
 
 fn over_time(load: &Measured, page: &mut String) -> std::fmt::Result {
-    let mut lines: Vec<(&str, fn(&Second) -> u64)> = vec![("done", |second| second.completed)];
+    let mut lines: Vec<InSeconds> = vec![("done", |second| second.completed)];
     if load.shed > 0 {
         lines.push(("shed", |second| second.shed));
     }
@@ -175,8 +175,8 @@ fn over_time(load: &Measured, page: &mut String) -> std::fmt::Result {
         &in_seconds(load, "a second", &lines),
         page,
     )?;
-    let lines = [
-        ("median", (|second: &Second| second.p50) as fn(&Second) -> u64),
+    let lines: [InSeconds; 2] = [
+        ("median", |second| second.p50),
         ("99 of 100", |second| second.p99),
     ];
     figure(
@@ -191,7 +191,7 @@ fn over_time(load: &Measured, page: &mut String) -> std::fmt::Result {
 fn in_seconds<'a>(
     load: &Measured,
     unit: &'static str,
-    lines: &[(&'a str, fn(&Second) -> u64)],
+    lines: &[InSeconds<'a>],
 ) -> (Axis, Axis, Vec<Line<'a>>) {
     let seconds = load.window.as_secs().max(1);
     let scale = if unit == "ms" { 1_000.0 } else { 1.0 };
@@ -285,7 +285,7 @@ fn figure(
             "<text x=\"{x:.1}\" y=\"{y}\" text-anchor=\"middle\">{name}</text>"
         )?;
     }
-    let (names_at, low) = ((LEFT + right) / 2.0, HEIGHT - 6.0);
+    let (names_at, low) = (f64::midpoint(LEFT, right), HEIGHT - 6.0);
     write!(
         page,
         "<text x=\"{names_at}\" y=\"{low}\" text-anchor=\"middle\">{}</text>",
