@@ -58,7 +58,7 @@ fn commands_are_checked_and_reported() {
     );
     let completed = report["completed"].as_u64().unwrap();
     assert!(completed > 0 && report["errors"]["failed"] == 0, "{report}");
-    assert_eq!(report["receipts_checked"], completed);
+    assert!(report["receipts_checked"].as_u64().unwrap() >= completed);
     for figure in [
         "throughput",
         "goodput",

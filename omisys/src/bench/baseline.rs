@@ -11,7 +11,8 @@ use postgres_es::{PostgresCqrs, postgres_cqrs};
 use sqlx::postgres::PgPoolOptions;
 use testkit::load::{self, Outcome, Step};
 
-use super::executor::{SKUS, own_database, reference, sku, spread, uuid};
+use super::executor::{SKUS, before, own_database, reference, sku, spread, uuid};
+use super::http::warm_up;
 use super::report::Report;
 use crate::cli::Bench;
 use crate::config::Config;
@@ -84,6 +85,7 @@ pub async fn add(config: &Config, command: &Bench, report: &mut Report) -> Resul
             }
         }
     };
+    load::run(warm_up(command.load()), before(step.clone())).await;
     let measured = load::run(command.load(), step).await;
     pool.close().await;
     report.compare("stock postgres-es", measured);

@@ -12,6 +12,7 @@ use testkit::load::{self, Outcome, Step};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::http::warm_up;
 use super::receipts::Receipts;
 use super::report::Report;
 use super::{checks, processes, shop, system};
@@ -109,6 +110,7 @@ pub async fn append(config: &Config, command: &Bench) -> Result<Report, CliError
             step(&submitted, &kept, "receive")
         }
     };
+    load::run(warm_up(command.load()), before(step.clone())).await;
     let mut report = measure(config, command, step).await;
     report.checks = checks::log(&own.database, &own.log, &receipts).await?;
     report.also("receipts_checked", json!(receipts.count()));
@@ -236,6 +238,14 @@ fn step(
         kind,
         units: 1,
     }
+}
+
+/// A step of the warm-up, under numbers that the load does not come to.
+pub fn before<F, Fut>(step: F) -> impl Fn(usize, u64) -> Fut + Clone + Send + 'static
+where
+    F: Fn(usize, u64) -> Fut + Clone + Send + 'static,
+{
+    move |place, number| step(place, number | 1 << 40)
 }
 
 /// The SKU of a caller's step: its own, so that no two callers ever meet at one.

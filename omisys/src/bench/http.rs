@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use serde::Deserialize;
 use serde_json::json;
-use testkit::load::{self, Load, Measured, Outcome, Step};
+use testkit::load::{self, Load, Measured, Outcome, Pace, Step};
 use testkit::{ClientError, Reply, User};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,9 @@ use crate::error::CliError;
 const RENEWAL: Duration = Duration::from_secs(10);
 /// How long a check-out waits for its order to be paid, in seconds: the most that the API allows.
 const WAIT: &str = "wait=10";
+/// How long the system is used before it is measured, and by how many: consumers join their groups, pools and caches fill.
+const WARM_UP: Duration = Duration::from_secs(2);
+const WARM_UP_CALLERS: usize = 16;
 /// Kinds of failure that are told apart.
 const FAILURES: usize = 10;
 /// Of a hundred steps of `mixed`, those that read.
@@ -89,6 +92,13 @@ impl World {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn forget_failures(&self) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     fn note(&self, failure: String) {
@@ -160,7 +170,7 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
     Ok(report)
 }
 
-/// Runs a load, with a look at the lag and at the processes beside it.
+/// Warms the system up and runs a load, with a look at the lag and at the processes beside it.
 pub async fn measure<F, Fut>(
     system: &System,
     command: &Bench,
@@ -172,6 +182,8 @@ where
     F: Fn(usize, u64) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Step> + Send + 'static,
 {
+    load::run(warm_up(load), step.clone()).await;
+    world.forget_failures();
     let prober = shop::guest(&world.shop).await?;
     let over = CancellationToken::new();
     let loaded = async {
@@ -189,6 +201,16 @@ where
     report.lag = Some(lag);
     report.processes = used;
     Ok(report)
+}
+
+/// The load before `load`.
+pub fn warm_up(load: Load) -> Load {
+    Load {
+        pace: Pace::Closed,
+        callers: load.callers.min(WARM_UP_CALLERS),
+        duration: WARM_UP,
+        ..load
+    }
 }
 
 /// One more item in a cart.

@@ -17,6 +17,8 @@ const BOTTOM: f64 = 40.0;
 const STEPS: u32 = 120;
 /// The last percentile that is plotted: 99.99.
 const NINES: f64 = 4.0;
+/// Points that are few enough to be marked.
+const DOTS: usize = 30;
 /// Lines that are told apart by colour.
 const COLOURS: usize = 6;
 
@@ -309,6 +311,16 @@ fn figure(
             points.join(" "),
             number % COLOURS
         )?;
+        // A line through few points is hardly one.
+        for (x, y) in line.points.iter().filter(|_| line.points.len() <= DOTS) {
+            write!(
+                page,
+                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\" fill=\"var(--c{})\"/>",
+                across(*x),
+                up(*y),
+                number % COLOURS
+            )?;
+        }
     }
     write!(page, "</svg><p class=\"key\">")?;
     for (number, line) in lines.iter().enumerate() {
