@@ -46,32 +46,40 @@ impl TestDatabase {
     /// # Panics
     /// If the cluster is to be tested and the server is not there.
     #[cfg(feature = "cluster")]
-    #[expect(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        reason = "a test without its database cannot go on"
-    )]
+    #[expect(clippy::expect_used, reason = "a test without its database cannot go on")]
     pub async fn postgres() -> Option<Self> {
-        use sqlx::{Connection as _, Executor as _};
-
         if std::env::var_os("OMISYS_TEST_CLUSTER").is_none() && std::env::var_os("CI").is_none() {
             eprintln!("not tested: OMISYS_TEST_CLUSTER is not set, so there is no PostgreSQL");
             return None;
         }
         let server = std::env::var(POSTGRES_URL).expect("OMISYS_TEST_POSTGRES_URL names the server");
+        Some(Self::postgres_on(&server).await.expect("PostgreSQL answers"))
+    }
+
+    /// A database of its own on the server of this URL, whose user must be allowed to make one.
+    #[cfg(feature = "cluster")]
+    pub async fn postgres_on(server: &str) -> Result<Self, crate::DatabaseError> {
+        use sqlx::{Connection as _, Executor as _};
+
         let name = format!("omisys_test_{}", unique());
-        let mut admin = sqlx::PgConnection::connect(&server)
-            .await
-            .expect("PostgreSQL answers");
+        let mut admin = sqlx::PgConnection::connect(server).await?;
         admin
             .execute(sqlx::raw_sql(&format!("CREATE DATABASE {name}")))
-            .await
-            .unwrap();
-        let (base, _) = server.rsplit_once('/').expect("the URL names a database");
-        let url = format!("{base}/{name}");
-        let dropping = dropping::Dropping { server, name };
-        Some(Self {
-            database: postgres(&url).await.into(),
+            .await?;
+        let dropping = dropping::Dropping {
+            server: server.to_owned(),
+            name: name.clone(),
+        };
+        let (address, options) = server.split_once('?').unwrap_or((server, ""));
+        let base = address.rsplit_once('/').map_or(address, |(base, _)| base);
+        let options = if options.is_empty() {
+            String::new()
+        } else {
+            format!("?{options}")
+        };
+        let url = format!("{base}/{name}{options}");
+        Ok(Self {
+            database: postgres(&url).await?.into(),
             url,
             _at: At::Server(dropping),
         })
@@ -95,7 +103,7 @@ impl TestDatabase {
         match &self.database {
             Database::Sqlite(_) => SqliteFile::open(&self.url, Options::default()).unwrap().into(),
             #[cfg(feature = "cluster")]
-            Database::Postgres(_) => postgres(&self.url).await.into(),
+            Database::Postgres(_) => postgres(&self.url).await.unwrap().into(),
         }
     }
 
@@ -106,14 +114,13 @@ impl TestDatabase {
 }
 
 #[cfg(feature = "cluster")]
-#[expect(clippy::unwrap_used, reason = "a test without its database cannot go on")]
-async fn postgres(url: &str) -> crate::Postgres {
+async fn postgres(url: &str) -> Result<crate::Postgres, crate::DatabaseError> {
     let options = crate::PostgresOptions {
         url: url.to_owned(),
         max_connections: 10,
         migrate: true,
     };
-    crate::Postgres::connect(&options).await.unwrap()
+    crate::Postgres::connect(&options).await
 }
 
 /// Unlike any other in this run or another: time and process are told apart by the system's random hasher.

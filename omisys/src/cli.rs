@@ -145,8 +145,13 @@ pub enum Command {
     #[command(after_help = "Exit code 1 when something is wrong.\n\nExample:\n  omisys doctor")]
     Doctor(Doctor),
     /// Load the system and check that it stayed correct
-    #[command(after_help = "Example:\n  omisys bench append --callers 256 --seconds 5 --json")]
+    #[command(
+        after_help = "On stores of its own, which are removed afterwards, unless --against or rebuild says otherwise.\nExit code 1 when a check fails.\n\nExample:\n  omisys bench checkout --callers 64 --seconds 10\n  omisys bench commands --rate 2000 --seconds 30 --report reports\n  omisys bench append --profile cluster --callers 256 --baseline"
+    )]
     Bench(Bench),
+    /// Answer with the bytes on standard input: what `bench read` is compared with
+    #[command(hide = true)]
+    ServeBytes,
 }
 
 impl Command {
@@ -487,16 +492,33 @@ pub struct Doctor {
     pub listen: Option<SocketAddr>,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Bench {
     #[arg(value_enum)]
     pub scenario: Scenario,
-    /// Concurrent callers
-    #[arg(long, default_value_t = 64)]
-    pub callers: usize,
-    /// How long to load the system
-    #[arg(long, default_value_t = 5)]
+    /// Steps under way at once; with --rate, the most there may be [default: 64; hot-sku: 200]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=4_096))]
+    pub callers: Option<usize>,
+    /// How long to load the system; less than a guest's token lives
+    #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=540))]
     pub seconds: u64,
+    /// Open loop: so many steps a second arrive, evenly, whatever the system does, and the latency of each counts from
+    /// when it should have begun, so that a stall is seen by all who came meanwhile. Without it, a closed loop: each
+    /// caller begins its next step when the last has ended. That finds the peak, and says little of latency
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub rate: Option<u64>,
+    /// Of append on PostgreSQL: the same commands through stock postgres-es in the same run, and the ratio
+    #[arg(long)]
+    pub baseline: bool,
+    /// What is bought: one line an order, or baskets as the retailer's customers filled them
+    #[arg(long, value_enum, default_value_t = Baskets::One)]
+    pub baskets: Baskets,
+    /// The UCI "Online Retail" data set, as CSV or CSV in gzip; rebuild imports it
+    #[arg(long, value_name = "FILE", required_if_eq("baskets", "retail"))]
+    pub retail_file: Option<PathBuf>,
+    /// Also write SCENARIO.json and SCENARIO.html, a page with plots, into this folder
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
     /// Load the system at this address, which must hold the demo and trust this machine as its proxy, and check the
     /// configured profile's log, instead of a system of its own
     #[arg(long, value_name = "URL")]
@@ -504,11 +526,43 @@ pub struct Bench {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Baskets {
+    /// One unit of one SKU, all equally liked
+    One,
+    /// About 25 lines, of goods as popular as they were; figures are given in lines a second, too
+    Retail,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Scenario {
-    /// Commands through the executor alone
+    /// Commands through the executor alone: SQLite, or with --profile cluster PostgreSQL
     Append,
+    /// Add to cart, over HTTP
+    Commands,
     /// Add to cart, check out, paid: over HTTP, through sagas and read models
     Checkout,
-    /// GET of a product over HTTP
+    /// Reservations of one SKU through the executor alone, until it is sold out
+    HotSku,
+    /// GETs of products and orders over HTTP, cached and not, each kind beside a bare handler of the same bytes; each
+    /// takes --seconds
     Read,
+    /// 95 % reads, 5 % add to cart, over HTTP
+    Mixed,
+    /// Orders folded from the log again: of --retail-file, or of the configured store
+    Rebuild,
+}
+
+impl Scenario {
+    /// As it is said on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Append => "append",
+            Self::Commands => "commands",
+            Self::Checkout => "checkout",
+            Self::HotSku => "hot-sku",
+            Self::Read => "read",
+            Self::Mixed => "mixed",
+            Self::Rebuild => "rebuild",
+        }
+    }
 }

@@ -126,11 +126,6 @@ impl Embedded {
         })
     }
 
-    /// The file that the log is in.
-    pub fn log_file(&self) -> &SqliteFile {
-        &self.files[0]
-    }
-
     /// Resolves with the reason when the sagas have stopped by themselves and another start may mend it. While they wait
     /// for an upgrade, `/readyz` says so, and everything else goes on.
     pub async fn sagas_ended(&self) -> Option<String> {

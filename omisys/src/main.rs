@@ -109,6 +109,7 @@ async fn run(config: &Config, cli: Cli, metrics: PrometheusHandle) -> Result<(),
         Command::Openapi => embedded::print_openapi(config).await,
         Command::Doctor(doctor) => doctor::run(config, &doctor, json).await,
         Command::Bench(bench) => bench::run(config, &bench, json).await,
+        Command::ServeBytes => bench::serve_bytes().await,
     }
 }
 

@@ -85,10 +85,29 @@ async fn rebuild(
     } else {
         None
     };
+    let memory_bytes = (command.memory as usize) << 20;
+    let (rebuilt, seconds) = timed(views, log, name, memory_bytes, command.accept_differences).await?;
+    let equal = rebuilt.comparison.as_ref().is_none_or(Comparison::equal);
+    if json {
+        println!("{}", report(&rebuilt, seconds, alone, command.diff));
+    } else {
+        tell(&rebuilt, seconds, alone, command.diff);
+    }
+    Ok(equal || rebuilt.serving)
+}
+
+/// Rebuilds a view, and says how many seconds it took. A build that another process has begun is waited for.
+pub async fn timed(
+    views: &Views,
+    log: &Log,
+    name: &str,
+    memory_bytes: usize,
+    accept_differences: bool,
+) -> Result<(Rebuilt, f64), CliError> {
     let started = Instant::now();
     let options = RebuildOptions {
-        memory_bytes: (command.memory as usize) << 20,
-        accept_differences: command.accept_differences,
+        memory_bytes,
+        accept_differences,
         ..RebuildOptions::new(holder("omisys rebuild"))
     };
     let rebuilt = loop {
@@ -103,14 +122,7 @@ async fn rebuild(
         &format!("{name} could not be rebuilt"),
         "what is read goes on; mend the cause and run the same command again: it goes on where it stopped",
     )?;
-    let seconds = started.elapsed().as_secs_f64();
-    let equal = rebuilt.comparison.as_ref().is_none_or(Comparison::equal);
-    if json {
-        println!("{}", report(&rebuilt, seconds, alone, command.diff));
-    } else {
-        tell(&rebuilt, seconds, alone, command.diff);
-    }
-    Ok(equal || rebuilt.serving)
+    Ok((rebuilt, started.elapsed().as_secs_f64()))
 }
 
 async fn with_progress(
@@ -136,7 +148,7 @@ async fn with_progress(
 }
 
 /// Events per second of reading and decoding the whole log by position, and nothing else: as any consumer has to.
-async fn read_alone(log: &Log) -> Result<f64, CliError> {
+pub async fn read_alone(log: &Log) -> Result<f64, CliError> {
     const WHAT: &str = "the log could not be read";
     let started = Instant::now();
     let (mut after, head) = (Position(0), log.head().await.context(WHAT, REMEDY)?);

@@ -47,7 +47,7 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let inner = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .pool_max_idle_per_host(512)
+            .pool_max_idle_per_host(4_096)
             .build(connector);
         Self {
             base: base.trim_end_matches('/').to_owned(),

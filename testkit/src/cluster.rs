@@ -181,6 +181,19 @@ impl Cluster {
         self.ports.keys().copied().collect()
     }
 
+    /// The id of each running process, by its name.
+    pub fn pids(&self) -> Vec<(String, u32)> {
+        let named = self.processes.iter().filter_map(|(member, process)| {
+            let Member { service, replica } = member;
+            let name = match replica {
+                0 => service.name().to_owned(),
+                replica => format!("{}-{replica}", service.name()),
+            };
+            Some((name, process.id()?))
+        });
+        named.collect()
+    }
+
     /// `kill -9`; waits until the process is gone.
     pub async fn kill(&mut self, member: Member) {
         if let Some(mut process) = self.processes.remove(&member) {

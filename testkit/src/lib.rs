@@ -8,6 +8,7 @@
 
 mod client;
 mod cluster;
+pub mod load;
 mod process;
 mod servers;
 mod shop;
@@ -21,5 +22,5 @@ pub use process::{Server, ServerError};
 pub use servers::{ServerName, Servers};
 pub use shop::{Shop, User};
 #[cfg(feature = "cluster")]
-pub use stores::{ClusterStores, cluster_is_to_be_tested};
+pub use stores::{ClusterServers, ClusterStores, cluster_is_to_be_tested};
 pub use wait::{DEADLINE, until};

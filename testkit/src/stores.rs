@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use database::DatabaseError;
 use database::testing::TestDatabase;
 use event_bus::{Kafka, KafkaOptions};
 use projections::{Mongo, MongoOptions};
@@ -26,8 +27,46 @@ pub fn cluster_is_to_be_tested() -> bool {
 #[derive(Debug)]
 pub struct ClusterStores {
     postgres: TestDatabase,
+    servers: Box<ClusterServers>,
     /// The beginning of names of topics, documents' database and keys.
     name: String,
+}
+
+/// The servers that stores are made on.
+#[derive(Clone)]
+pub struct ClusterServers {
+    /// A URL whose user may make databases.
+    pub postgres: String,
+    pub kafka_brokers: String,
+    /// Of each topic.
+    pub partitions: u16,
+    pub mongodb: String,
+    pub redis: String,
+}
+
+impl std::fmt::Debug for ClusterServers {
+    /// Without the URLs, which hold passwords.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterServers")
+            .field("kafka_brokers", &self.kafka_brokers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClusterServers {
+    /// Those that `OMISYS_TEST_…` name.
+    ///
+    /// # Panics
+    /// If a variable is missing.
+    pub fn of_tests() -> Self {
+        Self {
+            postgres: server("OMISYS_TEST_POSTGRES_URL"),
+            kafka_brokers: server("OMISYS_TEST_KAFKA_BROKERS"),
+            partitions: PARTITIONS,
+            mongodb: server("OMISYS_TEST_MONGODB_URL"),
+            redis: server("OMISYS_TEST_REDIS_URL"),
+        }
+    }
 }
 
 impl ClusterStores {
@@ -36,16 +75,21 @@ impl ClusterStores {
     /// # Panics
     /// If a variable is missing or PostgreSQL is not there.
     pub async fn create() -> Self {
-        let postgres = TestDatabase::postgres()
+        Self::create_on(ClusterServers::of_tests())
             .await
-            .expect("the cluster is to be tested");
-        let name = postgres
-            .url()
-            .rsplit('/')
-            .next()
-            .expect("a URL ends in its database")
-            .to_owned();
-        Self { postgres, name }
+            .expect("PostgreSQL answers")
+    }
+
+    /// Makes them on these servers. Only PostgreSQL is asked for anything yet.
+    pub async fn create_on(servers: ClusterServers) -> Result<Self, DatabaseError> {
+        let postgres = TestDatabase::postgres_on(&servers.postgres).await?;
+        let (address, _) = postgres.url().split_once('?').unwrap_or((postgres.url(), ""));
+        let name = address.rsplit('/').next().unwrap_or(address).to_owned();
+        Ok(Self {
+            postgres,
+            servers: Box::new(servers),
+            name,
+        })
     }
 
     /// The name of what is this test's own.
@@ -53,40 +97,40 @@ impl ClusterStores {
         &self.name
     }
 
+    /// The URL of the database.
+    pub fn postgres_url(&self) -> &str {
+        self.postgres.url()
+    }
+
     /// What the processes of the cluster are configured with.
-    ///
-    /// # Panics
-    /// If a variable is missing.
     pub fn environment(&self) -> Vec<(String, String)> {
         let pair = |key: &str, value: String| (key.to_owned(), value);
         vec![
             pair("OMISYS_POSTGRES__URL", self.postgres.url().to_owned()),
             pair("OMISYS_POSTGRES__MAX_CONNECTIONS", "6".to_owned()),
-            pair("OMISYS_KAFKA__BROKERS", server("OMISYS_TEST_KAFKA_BROKERS")),
+            pair("OMISYS_KAFKA__BROKERS", self.servers.kafka_brokers.clone()),
             pair("OMISYS_KAFKA__TOPIC_PREFIX", self.topic_prefix()),
-            pair("OMISYS_KAFKA__PARTITIONS", PARTITIONS.to_string()),
-            pair("OMISYS_MONGODB__URL", server("OMISYS_TEST_MONGODB_URL")),
+            pair("OMISYS_KAFKA__PARTITIONS", self.servers.partitions.to_string()),
+            pair("OMISYS_MONGODB__URL", self.servers.mongodb.clone()),
             pair("OMISYS_MONGODB__DATABASE", self.name.clone()),
-            pair("OMISYS_REDIS__URL", server("OMISYS_TEST_REDIS_URL")),
+            pair("OMISYS_REDIS__URL", self.servers.redis.clone()),
             pair("OMISYS_REDIS__KEY_PREFIX", self.name.clone()),
         ]
     }
 }
 
 impl ClusterStores {
-    fn topic_prefix(&self) -> String {
+    /// The beginning of the names of topics and groups.
+    pub fn topic_prefix(&self) -> String {
         self.name.replace('_', "-")
     }
 
     /// The stream.
-    ///
-    /// # Panics
-    /// If `OMISYS_TEST_KAFKA_BROKERS` is missing.
     pub fn kafka(&self) -> Kafka {
         Kafka::new(KafkaOptions {
-            brokers: server("OMISYS_TEST_KAFKA_BROKERS"),
+            brokers: self.servers.kafka_brokers.clone(),
             topic_prefix: self.topic_prefix(),
-            partitions: PARTITIONS,
+            partitions: self.servers.partitions,
             ..KafkaOptions::default()
         })
     }
@@ -95,7 +139,7 @@ impl ClusterStores {
 impl Drop for ClusterStores {
     /// What is cached in Redis expires by itself; the database goes with its handle.
     fn drop(&mut self) {
-        let (kafka, name) = (self.kafka(), self.name.clone());
+        let (kafka, url, name) = (self.kafka(), self.servers.mongodb.clone(), self.name.clone());
         // A runtime of its own: the test's may be ending.
         let removed = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -103,10 +147,7 @@ impl Drop for ClusterStores {
                 .build()
                 .ok()?;
             runtime.block_on(async move {
-                let options = MongoOptions {
-                    url: server("OMISYS_TEST_MONGODB_URL"),
-                    database: name,
-                };
+                let options = MongoOptions { url, database: name };
                 let removal = async {
                     Mongo::connect(&options).await.ok()?.drop_database().await.ok()?;
                     kafka.delete_topics().await.ok()

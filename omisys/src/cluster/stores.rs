@@ -5,6 +5,7 @@ use event_bus::{Kafka, KafkaOptions};
 use event_store::Log;
 use limits::Limits;
 use projections::{Mongo, MongoOptions, Redis, RedisOptions, Views, ViewsCluster};
+use testkit::{ClusterServers, ClusterStores};
 
 use crate::config::Config;
 use crate::error::{CliError, Context};
@@ -76,6 +77,51 @@ pub fn limits(config: &Config) -> Result<Limits, CliError> {
     let options = limits::RedisOptions::new(section.url.expose(), format!("{}:limits", section.key_prefix));
     let redis = limits::Redis::open(options).context("redis.url is wrong", "write redis://host:port")?;
     Ok(Limits::Redis(redis))
+}
+
+/// Stores on the configured servers that nobody else uses: for benchmarks. They are removed with what is returned.
+pub async fn own(config: &Config) -> Result<ClusterStores, CliError> {
+    let kafka = required(config.kafka.as_ref(), "kafka.brokers")?;
+    let servers = ClusterServers {
+        postgres: postgres_url(config)?.to_owned(),
+        kafka_brokers: kafka.brokers.clone(),
+        partitions: kafka.partitions,
+        mongodb: required(config.mongodb.as_ref(), "mongodb.url")?
+            .url
+            .expose()
+            .to_owned(),
+        redis: required(config.redis.as_ref(), "redis.url")?
+            .url
+            .expose()
+            .to_owned(),
+    };
+    ClusterStores::create_on(servers).await.context(
+        "a database of its own could not be made",
+        "check postgres.url, that the server runs, and that its user may create databases",
+    )
+}
+
+/// The configuration with these stores in it.
+pub fn in_own(config: &Config, stores: &ClusterStores) -> Config {
+    let mut config = config.clone();
+    if let Some(postgres) = &mut config.postgres {
+        postgres.url = stores.postgres_url().to_owned().into();
+    }
+    if let Some(kafka) = &mut config.kafka {
+        kafka.topic_prefix = stores.topic_prefix();
+    }
+    if let Some(mongodb) = &mut config.mongodb {
+        stores.name().clone_into(&mut mongodb.database);
+    }
+    if let Some(redis) = &mut config.redis {
+        stores.name().clone_into(&mut redis.key_prefix);
+    }
+    config
+}
+
+/// Where the log's server is.
+pub fn postgres_url(config: &Config) -> Result<&str, CliError> {
+    Ok(required(config.postgres.as_ref(), "postgres.url")?.url.expose())
 }
 
 /// A section of the configuration that the cluster profile cannot do without.

@@ -5,7 +5,7 @@
 
 mod countries;
 mod figures;
-mod file;
+pub mod file;
 mod shop;
 
 use std::path::Path;
