@@ -112,6 +112,10 @@ impl Report {
 
     /// Another figure, under its name.
     pub fn also(&mut self, name: &str, value: Value) {
+        let value = match value.as_f64() {
+            Some(figure) if value.is_f64() => rounded(figure).into(),
+            _ => value,
+        };
         self.also.insert(name.to_owned(), value);
     }
 
@@ -133,16 +137,17 @@ impl Report {
             "scenario": command.scenario.name(),
             "profile": profile(self.profile),
             "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-            "callers": command.callers,
-            "loop": if command.rate.is_some() { "open" } else { "closed" },
-            "rate": command.rate,
-            "seconds": command.seconds,
             "throughput": rounded(self.throughput),
         });
         if command.baskets == Baskets::Retail {
             report["baskets"] = "retail".into();
         }
         if let Some(load) = &self.load {
+            let open = command.rate.is_some();
+            report["callers"] = command.callers.into();
+            report["loop"] = if open { "open" } else { "closed" }.into();
+            report["rate"] = command.rate.into();
+            report["seconds"] = command.seconds.into();
             report["goodput"] = rounded(load.goodput()).into();
             add_latencies(&mut report, &load.latencies);
             report["completed"] = load.completed.into();
@@ -439,9 +444,9 @@ fn rounded(figure: f64) -> f64 {
 }
 
 fn figure(value: &Value) -> String {
-    match value.as_f64() {
-        Some(figure) if value.is_f64() => format!("{figure:.1}"),
-        _ => value.to_string(),
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
