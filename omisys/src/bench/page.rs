@@ -246,8 +246,8 @@ fn marks(from: f64, to: f64, least: f64) -> Vec<(f64, String)> {
         .unwrap_or(rough)
         .max(least);
     let first = (from / step).ceil() as i64;
-    let last = ((to / step).ceil() as i64).min(first + 12);
-    (first..=last)
+    let end = ((to / step).ceil() as i64).min(first + 12);
+    (first..=end)
         .map(|number| number as f64 * step)
         .map(|at| (at, plain(at)))
         .collect()

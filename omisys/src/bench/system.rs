@@ -41,7 +41,7 @@ enum Running {
         _stores: testkit::ClusterStores,
         _directory: TempDir,
     },
-    Elsewhere(Client),
+    Elsewhere(Box<Client>),
 }
 
 impl System {
@@ -50,7 +50,7 @@ impl System {
         if let Some(address) = &command.against {
             return Ok(Self {
                 config: config.clone(),
-                running: Running::Elsewhere(Client::new(address)),
+                running: Running::Elsewhere(Box::new(Client::new(address))),
             });
         }
         match config.profile {
@@ -127,17 +127,16 @@ impl System {
 
     /// Starts it again with nothing cached, at another address. Does nothing, and says so, where caches outlive processes.
     pub async fn restart(&mut self) -> Result<bool, CliError> {
-        let running = std::mem::replace(&mut self.running, Running::Elsewhere(Client::new("")));
-        let (running, restarted) = match running {
-            Running::Embedded { server, directory } => {
-                server.kill().await;
-                let server = Box::new(serve(&directory).await?);
-                (Running::Embedded { server, directory }, true)
-            }
-            other => (other, false),
-        };
-        self.running = running;
-        Ok(restarted)
+        if !matches!(self.running, Running::Embedded { .. }) {
+            return Ok(false);
+        }
+        let nowhere = Running::Elsewhere(Box::new(Client::new("")));
+        if let Running::Embedded { server, directory } = std::mem::replace(&mut self.running, nowhere) {
+            server.kill().await;
+            let server = Box::new(serve(&directory).await?);
+            self.running = Running::Embedded { server, directory };
+        }
+        Ok(true)
     }
 
     /// Ends its processes, if they are its own.
