@@ -456,3 +456,33 @@ const fn profile(profile: Profile) -> &'static str {
         Profile::Cluster => "cluster",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_check_that_fails_is_named_and_an_error() {
+        let cli = Cli::parse_from(["omisys", "bench", "rebuild", "--profile", "embedded"]);
+        let config = Config::load(&cli.global).unwrap();
+        let Command::Bench(command) = cli.command else {
+            panic!("another command");
+        };
+        let mut report = Report::without_load(&config, &command, 1.0);
+        report.checks = vec![("it_is_read", true)];
+        assert!(report.verdict().is_ok());
+        report.checks.push(("money_is_conserved", false));
+        let error = report.verdict().unwrap_err();
+        assert!(
+            !error.usage && error.what.contains("not money is conserved"),
+            "{}",
+            error.what
+        );
+        assert_eq!(report.json()["checks"]["money_is_conserved"], false);
+        let page = page::render(&report, "<json>");
+        assert!(page.contains("class=\"no\">money is conserved") && page.contains("&lt;json&gt;"));
+    }
+}

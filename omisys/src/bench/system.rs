@@ -125,10 +125,10 @@ impl System {
         }
     }
 
-    /// Starts it again with nothing cached, at another address. Does nothing, and says so, where caches outlive processes.
-    pub async fn restart(&mut self) -> Result<bool, CliError> {
-        if !matches!(self.running, Running::Embedded { .. }) {
-            return Ok(false);
+    /// Starts it again with nothing cached, at another address; leaves one alone whose caches outlive its processes.
+    pub async fn restart(&mut self) -> Result<(), CliError> {
+        if !self.can_restart() {
+            return Ok(());
         }
         let nowhere = Running::Elsewhere(Box::new(Client::new("")));
         if let Running::Embedded { server, directory } = std::mem::replace(&mut self.running, nowhere) {
@@ -136,14 +136,26 @@ impl System {
             let server = Box::new(serve(&directory).await?);
             self.running = Running::Embedded { server, directory };
         }
-        Ok(true)
+        Ok(())
     }
 
-    /// Ends its processes, if they are its own.
+    /// Ends its processes, if they are its own; then its stores go.
     pub async fn end(self) {
-        if let Running::Embedded { server, .. } = self.running {
-            server.kill().await;
+        match self.running {
+            Running::Embedded { server, .. } => server.kill().await,
+            #[cfg(feature = "cluster")]
+            Running::Cluster { mut cluster, .. } => {
+                for member in cluster.members() {
+                    cluster.kill(member).await;
+                }
+            }
+            Running::Elsewhere(_) => {}
         }
+    }
+
+    /// Whether [`System::restart`] can leave it with nothing cached.
+    pub fn can_restart(&self) -> bool {
+        matches!(self.running, Running::Embedded { .. })
     }
 }
 
