@@ -143,7 +143,7 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
     let system = System::start(config, command).await?;
     let mut world = World::new(shop::stock(system.client(), command).await?);
     if command.scenario == Scenario::Mixed {
-        world.orders = reading::place_orders(&world.shop, reading::ORDERS).await?;
+        world.orders = reading::place_orders(&system, &world.shop).await?;
     }
     let world = Arc::new(world);
     let scenario = command.scenario;

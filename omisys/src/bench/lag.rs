@@ -14,7 +14,7 @@ use super::shop::Shopper;
 /// Between two looks.
 const EVERY: Duration = Duration::from_millis(50);
 /// How long an acknowledged command may take to be seen before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Until the load is over, has `shopper` change its cart and read it back with the receipt's token. What is recorded is the
 /// time from the acknowledgment to the answer that shows it.

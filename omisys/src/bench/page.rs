@@ -214,10 +214,10 @@ fn in_seconds<'a>(
         name: "second",
         from: 1.0,
         to,
-        marks: marks(1.0, to),
+        marks: marks(1.0, to, 1.0),
     };
     let top = bounds(&lines).1.max(f64::MIN_POSITIVE);
-    let marks = marks(0.0, top);
+    let marks = marks(0.0, top, 0.0);
     let step = marks.get(1).map_or(top, |(at, _)| *at);
     let y = Axis {
         name: unit,
@@ -235,18 +235,19 @@ fn bounds(lines: &[Line]) -> (f64, f64) {
     })
 }
 
-/// About six round numbers from `from` to `to`.
-fn marks(from: f64, to: f64) -> Vec<(f64, String)> {
+/// About six round numbers from `from` to `to`, no closer to each other than `least`.
+fn marks(from: f64, to: f64, least: f64) -> Vec<(f64, String)> {
     let rough = (to - from).max(f64::MIN_POSITIVE) / 6.0;
     let power = 10_f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0]
         .map(|factor| factor * power)
         .into_iter()
         .find(|step| *step >= rough)
-        .unwrap_or(rough);
+        .unwrap_or(rough)
+        .max(least);
     let first = (from / step).ceil() as i64;
-    let last = ((to / step).ceil() as i64).min(first + 12);
-    (first..=last)
+    let end = ((to / step).ceil() as i64).min(first + 12);
+    (first..=end)
         .map(|number| number as f64 * step)
         .map(|at| (at, plain(at)))
         .collect()
@@ -373,14 +374,17 @@ mod tests {
 
     #[test]
     fn marks_are_round_and_cover_what_is_shown() {
-        let names = |from, to| -> Vec<String> { marks(from, to).into_iter().map(|(_, name)| name).collect() };
+        let names =
+            |from, to| -> Vec<String> { marks(from, to, 0.0).into_iter().map(|(_, name)| name).collect() };
         assert_eq!(names(0.0, 10.0), ["0", "2", "4", "6", "8", "10"]);
         assert_eq!(names(0.0, 0.07), ["0", "0.02", "0.04", "0.06", "0.08"]);
         assert_eq!(
-            marks(0.0, 23_456.0).last().map(|(at, _)| *at >= 23_456.0),
+            marks(0.0, 23_456.0, 0.0).last().map(|(at, _)| *at >= 23_456.0),
             Some(true)
         );
+        let seconds: Vec<f64> = marks(1.0, 3.0, 1.0).into_iter().map(|(at, _)| at).collect();
+        assert_eq!(seconds, [1.0, 2.0, 3.0]);
         // Nothing happened.
-        assert!(marks(0.0, 0.0).len() <= 13);
+        assert!(marks(0.0, 0.0, 0.0).len() <= 13);
     }
 }

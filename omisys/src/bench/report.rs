@@ -112,6 +112,10 @@ impl Report {
 
     /// Another figure, under its name.
     pub fn also(&mut self, name: &str, value: Value) {
+        let value = match value.as_f64() {
+            Some(figure) if value.is_f64() => rounded(figure).into(),
+            _ => value,
+        };
         self.also.insert(name.to_owned(), value);
     }
 
@@ -133,16 +137,17 @@ impl Report {
             "scenario": command.scenario.name(),
             "profile": profile(self.profile),
             "build": if cfg!(debug_assertions) { "debug" } else { "release" },
-            "callers": command.callers,
-            "loop": if command.rate.is_some() { "open" } else { "closed" },
-            "rate": command.rate,
-            "seconds": command.seconds,
             "throughput": rounded(self.throughput),
         });
         if command.baskets == Baskets::Retail {
             report["baskets"] = "retail".into();
         }
         if let Some(load) = &self.load {
+            let open = command.rate.is_some();
+            report["callers"] = command.callers.into();
+            report["loop"] = if open { "open" } else { "closed" }.into();
+            report["rate"] = command.rate.into();
+            report["seconds"] = command.seconds.into();
             report["goodput"] = rounded(load.goodput()).into();
             add_latencies(&mut report, &load.latencies);
             report["completed"] = load.completed.into();
@@ -439,9 +444,9 @@ fn rounded(figure: f64) -> f64 {
 }
 
 fn figure(value: &Value) -> String {
-    match value.as_f64() {
-        Some(figure) if value.is_f64() => format!("{figure:.1}"),
-        _ => value.to_string(),
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -449,5 +454,35 @@ const fn profile(profile: Profile) -> &'static str {
     match profile {
         Profile::Embedded => "embedded",
         Profile::Cluster => "cluster",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    #[test]
+    fn a_check_that_fails_is_named_and_an_error() {
+        let cli = Cli::parse_from(["omisys", "bench", "rebuild", "--profile", "embedded"]);
+        let config = Config::load(&cli.global).unwrap();
+        let Command::Bench(command) = cli.command else {
+            panic!("another command");
+        };
+        let mut report = Report::without_load(&config, &command, 1.0);
+        report.checks = vec![("it_is_read", true)];
+        assert!(report.verdict().is_ok());
+        report.checks.push(("money_is_conserved", false));
+        let error = report.verdict().unwrap_err();
+        assert!(
+            !error.usage && error.what.contains("not money is conserved"),
+            "{}",
+            error.what
+        );
+        assert_eq!(report.json()["checks"]["money_is_conserved"], false);
+        let page = page::render(&report, "<json>");
+        assert!(page.contains("class=\"no\">money is conserved") && page.contains("&lt;json&gt;"));
     }
 }

@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use event_schemas::Clock;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::Method;
 use serde_json::{Value, json};
 use testkit::{Client, ClientError, Reply, Shop, User};
+use tokio::time::Instant;
 
 use crate::cli::{Baskets, Bench, Scenario};
 use crate::demo;
@@ -30,6 +32,10 @@ const MAX_LINES: usize = 200;
 const MAX_UNITS: u32 = 999;
 /// Never sold out.
 const STOCK: u32 = 100_000_000;
+
+/// How long a busy system is asked while the shop is being set up, and how often.
+const PATIENCE: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(100);
 
 const REMEDY: &str = "look at the system's log, and run `omisys doctor`";
 
@@ -175,18 +181,27 @@ pub async fn post(user: &User, path: &str, body: &Value) -> Result<Reply, Client
         .await
 }
 
-/// A POST that must be answered with `status`.
+/// A POST that must be answered with `status`, in the end: a busy system is asked again, under the same key.
 pub async fn must(user: &User, path: &str, body: &Value, status: u16) -> Result<Value, CliError> {
     let what = format!("the shop could not be filled: POST {path}");
-    let reply = post(user, path, body).await.context(&what, REMEDY)?;
-    if reply.status == status {
-        return Ok(reply.json());
+    let (key, end) = (user.shop().fresh_key(), Instant::now() + PATIENCE);
+    loop {
+        let reply = user
+            .try_request(Method::POST, path, Some(&key), &[], Some(body))
+            .await
+            .context(&what, REMEDY)?;
+        if reply.status == status {
+            return Ok(reply.json());
+        }
+        if !matches!(reply.status.as_u16(), 429 | 503) || Instant::now() > end {
+            let said = String::from_utf8_lossy(&reply.body);
+            return Err(CliError::failed(
+                format!("{what}: {} {said}", reply.status),
+                REMEDY,
+            ));
+        }
+        tokio::time::sleep(PAUSE).await;
     }
-    let said = String::from_utf8_lossy(&reply.body);
-    Err(CliError::failed(
-        format!("{what}: {} {said}", reply.status),
-        REMEDY,
-    ))
 }
 
 async fn sign_in(shop: &Shop, path: &str, body: &Value, status: u16) -> Result<User, CliError> {

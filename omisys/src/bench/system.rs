@@ -41,7 +41,7 @@ enum Running {
         _stores: testkit::ClusterStores,
         _directory: TempDir,
     },
-    Elsewhere(Client),
+    Elsewhere(Box<Client>),
 }
 
 impl System {
@@ -50,7 +50,7 @@ impl System {
         if let Some(address) = &command.against {
             return Ok(Self {
                 config: config.clone(),
-                running: Running::Elsewhere(Client::new(address)),
+                running: Running::Elsewhere(Box::new(Client::new(address))),
             });
         }
         match config.profile {
@@ -125,26 +125,37 @@ impl System {
         }
     }
 
-    /// Starts it again with nothing cached, at another address. Does nothing, and says so, where caches outlive processes.
-    pub async fn restart(&mut self) -> Result<bool, CliError> {
-        let running = std::mem::replace(&mut self.running, Running::Elsewhere(Client::new("")));
-        let (running, restarted) = match running {
-            Running::Embedded { server, directory } => {
-                server.kill().await;
-                let server = Box::new(serve(&directory).await?);
-                (Running::Embedded { server, directory }, true)
-            }
-            other => (other, false),
-        };
-        self.running = running;
-        Ok(restarted)
+    /// Starts it again with nothing cached, at another address; leaves one alone whose caches outlive its processes.
+    pub async fn restart(&mut self) -> Result<(), CliError> {
+        if !self.can_restart() {
+            return Ok(());
+        }
+        let nowhere = Running::Elsewhere(Box::new(Client::new("")));
+        if let Running::Embedded { server, directory } = std::mem::replace(&mut self.running, nowhere) {
+            server.kill().await;
+            let server = Box::new(serve(&directory).await?);
+            self.running = Running::Embedded { server, directory };
+        }
+        Ok(())
     }
 
-    /// Ends its processes, if they are its own.
+    /// Ends its processes, if they are its own; then its stores go.
     pub async fn end(self) {
-        if let Running::Embedded { server, .. } = self.running {
-            server.kill().await;
+        match self.running {
+            Running::Embedded { server, .. } => server.kill().await,
+            #[cfg(feature = "cluster")]
+            Running::Cluster { mut cluster, .. } => {
+                for member in cluster.members() {
+                    cluster.kill(member).await;
+                }
+            }
+            Running::Elsewhere(_) => {}
         }
+    }
+
+    /// Whether [`System::restart`] can leave it with nothing cached.
+    pub fn can_restart(&self) -> bool {
+        matches!(self.running, Running::Embedded { .. })
     }
 }
 
