@@ -87,7 +87,9 @@ pub(crate) async fn verify<V: View>(
     log: &Log,
     letters: &DeadLetters,
 ) -> Result<Verification, VerifyError> {
-    reader.refresh().await?;
+    // What this process knows may be old, in the embedded profile, too: another one may fold.
+    let stored = reader.store.reached(&reader.table, reader.log()).await?;
+    reader.reached_to(&stored);
     let reached = reader.reached.borrow().clone();
     let mut found = Verification {
         view: V::NAME,

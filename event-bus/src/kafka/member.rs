@@ -180,7 +180,10 @@ fn join(
         // A broker answers with the first batch of a partition however large it is. Small, as each partition with a
         // backlog sends as much again, which becomes several times that when it is decompressed.
         .set("max.partition.fetch.bytes", PARTITION_FETCH_BYTES)
-        .set("fetch.max.bytes", options.max_message_bytes.max(FETCH_BYTES).to_string())
+        .set(
+            "fetch.max.bytes",
+            options.max_message_bytes.max(FETCH_BYTES).to_string(),
+        )
         .set("fetch.error.backoff.ms", "200");
     let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
     let topics: Vec<String> = types.iter().map(|kind| kafka.topic(*kind)).collect();
