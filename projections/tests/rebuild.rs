@@ -187,6 +187,24 @@ async fn no_read_fails_or_goes_back_while_a_view_is_rebuilt_under_load() {
     projector.stop().await;
 }
 
+/// Whoever only looks on must not compare the log of now with where the views stood when it was opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_compares_with_what_is_stored_now() {
+    let mut shop = Shop::open().await;
+    let onlooker = Views::open_sqlite(&shop.views_file, shop.log.identity())
+        .await
+        .unwrap();
+    shop.append(order_stream(1), Version(0), order_placed(1)).await;
+    let projector = shop.projector().await;
+    shop.caught_up().await;
+    let verified = onlooker.verify(&shop.log, "orders").await.unwrap();
+    assert_eq!(
+        (verified.waiting, verified.documents, verified.different),
+        (0, 1, 0)
+    );
+    projector.stop().await;
+}
+
 /// A reader that has not heard of the flip reads the old generation, which is fed; one that has reads nothing less.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_old_generation_is_fed_and_read_until_each_process_has_switched() {
