@@ -235,7 +235,7 @@ impl Postgres {
         T: Send + 'static,
         E: From<DatabaseError> + Send + 'static,
     {
-        let inner = self.begin(begin).await?;
+        let (inner, place) = self.begin(begin, place).await?;
         let transaction = Transaction {
             inner: RefCell::new(inner),
             failed: RefCell::new(None),
@@ -272,19 +272,21 @@ impl Postgres {
     async fn begin(
         &self,
         statement: &'static str,
-    ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, DatabaseError> {
+        mut place: OwnedSemaphorePermit,
+    ) -> Result<(sqlx::Transaction<'static, sqlx::Postgres>, OwnedSemaphorePermit), DatabaseError> {
         let mut tries = 0;
         loop {
             let pool = self.pool.clone();
             // A task of its own, which nobody cuts short: sqlx counts a transaction once the server has answered, so a
             // connection given back while it waits would bring the transaction along to whoever gets it next.
-            let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+            // It has the caller's place, so that however many callers give up, these are bounded.
+            let begun = tokio::spawn(async move { (pool.begin_with(statement).await, place) });
             let begun = tokio::time::timeout(SILENCE, begun).await;
-            let begun = begun.map_err(|_| silent())?.map_err(|_| panicked())?;
+            let (begun, back) = begun.map_err(|_| silent())?.map_err(|_| panicked())?;
             tries += 1;
             match begun.map_err(PostgresError::from) {
-                Err(PostgresError::Connection(_)) if tries < BEGIN_TRIES => {}
-                begun => return Ok(begun?),
+                Err(PostgresError::Connection(_)) if tries < BEGIN_TRIES => place = back,
+                begun => return Ok((begun?, back)),
             }
         }
     }

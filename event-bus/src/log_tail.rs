@@ -71,7 +71,10 @@ impl LogTail {
                 entries = self.log.read(self.delivered, max.max(1)).await?;
             }
             if !entries.is_empty() {
-                return self.deliver(entries);
+                let full = entries.len() >= max / 2;
+                let mut batch = self.deliver(entries)?;
+                batch.full = full;
+                return Ok(batch);
             }
             match tokio::time::timeout_at(deadline, self.head.changed()).await {
                 Ok(Ok(())) => {}

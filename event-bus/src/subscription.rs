@@ -38,6 +38,7 @@ pub struct Batch {
     checkpoint: Checkpoint,
     offsets: Offsets,
     pub(crate) reassigned: bool,
+    pub(crate) full: bool,
 }
 
 impl Batch {
@@ -47,6 +48,7 @@ impl Batch {
             checkpoint,
             offsets,
             reassigned: false,
+            full: false,
         }
     }
 
@@ -59,6 +61,12 @@ impl Batch {
     /// The readable events.
     pub fn events(&self) -> impl Iterator<Item = &Arc<RecordedEvent>> {
         self.entries.iter().filter_map(LogEntry::event)
+    }
+
+    /// Whether about as much was read for it as was asked for, so that more is likely to wait. It may hold less, or nothing:
+    /// what others are to handle was left out.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// How far the batch goes, in the partitions that it is of: for callers that store it together with what they made

@@ -10,7 +10,7 @@ use crate::document::Document;
 use crate::error::ViewError;
 use crate::projector::has;
 use crate::query::KeyValue;
-use crate::reader::{Generation, parse};
+use crate::reader::{Generation, furthest, parse};
 use crate::store::StoredDocument;
 use crate::view::{DocId, View};
 
@@ -89,11 +89,11 @@ pub(crate) async fn verify<V: View>(
 ) -> Result<Verification, VerifyError> {
     // What this process knows may be old, in the embedded profile, too: another one may fold.
     let stored = reader.store.reached(&reader.table, reader.log()).await?;
-    reader.reached_to(&stored);
-    let reached = reader.reached.borrow().clone();
+    let mut reached = reader.reached.borrow().clone();
+    reached.merge(&stored);
     let mut found = Verification {
         view: V::NAME,
-        position: reader.position(),
+        position: furthest(&reached),
         events: 0,
         waiting: 0,
         documents: 0,

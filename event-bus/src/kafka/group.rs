@@ -373,7 +373,10 @@ impl Group {
         if !skipped.is_empty() {
             self.commit(skipped)?;
         }
-        Ok(self.batch(collected))
+        let full = collected.entries.len() >= max / 2 || bytes >= MAX_BATCH_BYTES / 2;
+        let mut batch = self.batch(collected);
+        batch.full = full;
+        Ok(batch)
     }
 
     fn batch(&mut self, collected: Collected) -> Batch {

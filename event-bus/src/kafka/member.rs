@@ -184,6 +184,8 @@ fn join(
             "fetch.max.bytes",
             options.max_message_bytes.max(FETCH_BYTES).to_string(),
         )
+        // What is full is looked at again soon: nothing else wakes it when it has been read.
+        .set("fetch.queue.backoff.ms", "20")
         .set("fetch.error.backoff.ms", "200");
     let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
     let topics: Vec<String> = types.iter().map(|kind| kafka.topic(*kind)).collect();

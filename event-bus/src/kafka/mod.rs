@@ -43,7 +43,7 @@ pub struct KafkaOptions {
     pub retention: Duration,
     /// The most that one record may have, in bytes; above the largest event of the log.
     pub max_message_bytes: usize,
-    /// What a consumer fetches ahead, in KiB, all partitions together.
+    /// What a consumer fetches ahead, in KiB of payloads, all partitions together; an answer that is under way comes on top.
     pub fetch_ahead_kib: u32,
     /// How long nothing has to come before a subscriber compares its positions with the relay's.
     pub idle_check: Duration,

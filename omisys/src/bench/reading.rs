@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use super::http::{World, measure};
+use super::http::{World, measure, warm_up};
 use super::report::{Kind, Report};
 use super::shop::{self, Stocked};
 use super::system::{System, binary};
@@ -80,7 +80,9 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
         }
     }
     let order = phase("order", &orders, false);
-    let measured = load::run(order.load(command), order.step(&world).await?).await;
+    let step = order.step(&world).await?;
+    load::run(warm_up(order.load(command)), step.clone()).await;
+    let measured = load::run(order.load(command), step).await;
     let bare = order.bare(command, world.shop.staff.shop()).await?;
     kinds.push(Kind::of(order.name, &measured, Some(&bare)));
     // The last one is the scenario's own figure.
@@ -97,7 +99,8 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
     if let Some(measured) = &report.load {
         kinds.push(Kind::of(product.name, measured, Some(&bare)));
     }
-    report.ratio = Some(report.throughput / bare.throughput().max(0.001));
+    let served = report.load.as_ref().map_or(0.0, Measured::goodput);
+    report.ratio = Some(served / bare.goodput().max(0.001));
     report.kinds = kinds;
     report.failures = world.failures();
     report.checks = checks::system(&system.config, &world.receipts).await?;
@@ -167,6 +170,7 @@ impl Phase {
                 }
             }
         };
+        load::run(warm_up(self.load(command)), step.clone()).await;
         let measured = load::run(self.load(command), step).await;
         // One that has ended by itself is as gone.
         let _ = child.kill().await;

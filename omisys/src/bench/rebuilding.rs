@@ -78,7 +78,7 @@ async fn of(config: &Config, command: &Bench) -> Result<Report, CliError> {
     let equal = rebuilt
         .comparison
         .as_ref()
-        .is_none_or(projections::Comparison::equal);
+        .is_some_and(projections::Comparison::equal);
     report.checks = vec![
         ("the_rebuilt_view_is_the_same", equal),
         ("it_is_read", rebuilt.serving),

@@ -64,8 +64,8 @@ pub(super) struct Worker {
     pub(super) clock: Clock,
     pub(super) state: watch::Sender<ProjectorState>,
     pub(super) requests: mpsc::Receiver<Retry>,
-    /// Events that are handled together. Halved whenever the store takes too long, so that one that cannot write a batch in
-    /// the time it has is asked for less, instead of the same again for ever.
+    /// Events that are handled together. Halved whenever a batch could not be stored, so that a store that cannot write so much
+    /// in the time it has is asked for less, instead of the same again for ever; it grows again with batches that were full.
     pub(super) batch: usize,
     /// When requests of other processes were looked for.
     pub(super) looked_at: Instant,
@@ -202,14 +202,14 @@ impl Worker {
                         self.measure(subscription).await;
                     }
                     *pause = RETRY_FIRST;
-                    self.batch = (self.batch + self.batch / 8).min(MAX_BATCH);
                     self.state.send_if_modified(|state| {
                         let changed = *state != ProjectorState::Running;
                         *state = ProjectorState::Running;
                         changed
                     });
-                    // Some of what it read may not have been for this view, so half is as good as full.
-                    if batch.entries.len() < self.batch / 2 {
+                    if batch.is_full() {
+                        self.batch = (self.batch + self.batch / 8).min(MAX_BATCH);
+                    } else {
                         tokio::select! {
                             () = self.cancel.cancelled() => return Ok(()),
                             () = tokio::time::sleep(rest) => {}

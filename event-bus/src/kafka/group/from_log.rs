@@ -94,6 +94,7 @@ impl Group {
             }
             return Ok(self.empty());
         }
+        let full = entries.len() >= max / 2;
         entries.retain(|entry| entry.position() <= target);
         let keys = self.fill.take().map(|fill| fill.keys).unwrap_or_default();
         let mut collected = Collected::default();
@@ -124,7 +125,9 @@ impl Group {
             self.complete(&keys, target);
             collected.keys.extend(keys);
         }
-        Ok(self.batch(collected))
+        let mut batch = self.batch(collected);
+        batch.full = full;
+        Ok(batch)
     }
 
     /// The partition that `entry` has to be delivered for.
