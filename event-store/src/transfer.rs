@@ -23,16 +23,19 @@ pub struct RawReceipt {
     pub recorded_at: Timestamp,
 }
 
-const RECEIPT_COLUMNS: &str = "aggregate_type, aggregate_id, command_id, fingerprint_key, fingerprint, \
-    first_sequence, last_sequence, position, recorded_at";
+/// All but whose it is.
+const RECEIPT_COLUMNS: &str =
+    "command_id, fingerprint_key, fingerprint, first_sequence, last_sequence, position, recorded_at";
 
-/// `?1` to `?3` are the key after which the page begins. In SQLite receipts share a tree with the streams.
+/// `?1` to `?3` are the key after which the page begins. In SQLite receipts share a tree with the streams: the page begins
+/// within its first stream, not at that stream's first receipt.
 const RECEIPTS_SQLITE: &str =
     "SELECT aggregate_type, aggregate_id, command_id, fingerprint_key, fingerprint, first_sequence, last_sequence,
         position, recorded_at
-    FROM streams
-    WHERE (aggregate_type, aggregate_id, sequence, command_id) > (?1, ?2, 0, ?3) AND +sequence = 0 AND position <= ?4
-    ORDER BY aggregate_type, aggregate_id, sequence, command_id LIMIT ?5";
+    FROM stream_names AS n CROSS JOIN stream_rows AS s USING (stream)
+    WHERE (aggregate_type, aggregate_id) >= (?1, ?2) AND sequence = 0 AND position <= ?4
+        AND command_id > iif((aggregate_type, aggregate_id) = (?1, ?2), ?3, x'')
+    ORDER BY aggregate_type, aggregate_id, command_id LIMIT ?5";
 
 #[cfg(feature = "cluster")]
 const RECEIPTS_POSTGRES: &str =
@@ -156,9 +159,15 @@ impl LogImport {
     pub async fn events(&self, events: Vec<RawEvent>) -> Result<(), ImportError> {
         let insert = self.database.write(move |session| {
             if session.is_sqlite() {
-                let places: Vec<KeptRow> = events.iter().map(place_of).collect();
-                let into = "streams (aggregate_type, aggregate_id, sequence, command_id, position)";
-                insert_rows(session, into, 5, &places)?;
+                let places = events
+                    .iter()
+                    .map(|event| {
+                        let stream = stream_number(session, &event.aggregate_type, &event.aggregate_id)?;
+                        Ok(place_of(stream, event))
+                    })
+                    .collect::<Result<Vec<KeptRow>, DatabaseError>>()?;
+                let into = "stream_rows (stream, sequence, command_id, position)";
+                insert_rows(session, into, 4, &places)?;
             }
             let rows: Vec<KeptRow> = events.into_iter().map(row_of).collect();
             let into = "events (position, aggregate_type, aggregate_id, sequence, event_type, event_version, \
@@ -171,20 +180,26 @@ impl LogImport {
     /// Puts receipts in.
     pub async fn receipts(&self, receipts: Vec<RawReceipt>) -> Result<(), ImportError> {
         let insert = self.database.write(move |session| {
-            let mut rows: Vec<KeptRow> = receipts.into_iter().map(receipt_row).collect();
-            if session.is_sqlite() {
-                for row in &mut rows {
-                    row.push(Value::Integer(0));
-                }
-                insert_rows(
-                    session,
-                    &format!("streams ({RECEIPT_COLUMNS}, sequence)"),
-                    10,
-                    &rows,
-                )
-            } else {
-                insert_rows(session, &format!("commands ({RECEIPT_COLUMNS})"), 9, &rows)
+            let mut rows: Vec<KeptRow> = Vec::with_capacity(receipts.len());
+            for receipt in receipts {
+                let mut row: KeptRow = if session.is_sqlite() {
+                    let stream = stream_number(session, &receipt.aggregate_type, &receipt.aggregate_id)?;
+                    vec![stream.into(), Value::Integer(0)]
+                } else {
+                    vec![
+                        receipt.aggregate_type.clone().into(),
+                        receipt.aggregate_id.as_str().to_owned().into(),
+                    ]
+                };
+                row.extend(receipt_row(receipt));
+                rows.push(row);
             }
+            let into = if session.is_sqlite() {
+                format!("stream_rows (stream, sequence, {RECEIPT_COLUMNS})")
+            } else {
+                format!("commands (aggregate_type, aggregate_id, {RECEIPT_COLUMNS})")
+            };
+            insert_rows(session, &into, 9, &rows)
         });
         Ok(insert.await?)
     }
@@ -274,19 +289,34 @@ fn refuse_unless_empty(session: &Session<'_>, tables: &[KeptTable]) -> Result<()
 
 fn clear(session: &Session<'_>, tables: &[KeptTable]) -> Result<(), DatabaseError> {
     session.execute("DELETE FROM events", &[])?;
-    // A table in one database, a view of `streams` in the other.
+    // A table in one database, a view in the other.
     if session.is_sqlite() {
-        session.execute("DELETE FROM streams", &[])?;
+        session.execute("DELETE FROM stream_rows", &[])?;
+        session.execute("DELETE FROM stream_names", &[])?;
     } else {
         session.execute("DELETE FROM commands", &[])?;
     }
     tables.iter().try_for_each(|table| table.clear(session))
 }
 
-fn place_of(event: &RawEvent) -> KeptRow {
+/// The number of a stream in SQLite, which it is given if it has none.
+fn stream_number(
+    session: &Session<'_>,
+    aggregate_type: &str,
+    aggregate_id: &AggregateId,
+) -> Result<u64, DatabaseError> {
+    let name = params![aggregate_type, aggregate_id.as_str()];
+    let find = "SELECT stream FROM stream_names WHERE aggregate_type = ?1 AND aggregate_id = ?2";
+    if let Some(stream) = session.query_opt(find, &name, |row| row.get(0))? {
+        return Ok(stream);
+    }
+    let insert = "INSERT INTO stream_names (aggregate_type, aggregate_id) VALUES (?1, ?2) RETURNING stream";
+    session.query_one(insert, &name, |row| row.get(0))
+}
+
+fn place_of(stream: u64, event: &RawEvent) -> KeptRow {
     vec![
-        event.aggregate_type.clone().into(),
-        event.aggregate_id.as_str().to_owned().into(),
+        stream.into(),
         event.version.0.into(),
         Vec::new().into(),
         event.position.0.into(),
@@ -313,8 +343,6 @@ fn receipt_row(receipt: RawReceipt) -> KeptRow {
         None => (Value::Null, Value::Null),
     };
     vec![
-        receipt.aggregate_type.into(),
-        receipt.aggregate_id.as_str().to_owned().into(),
         receipt.command_id.as_uuid().as_bytes().to_vec().into(),
         key_id,
         mac,

@@ -28,7 +28,7 @@ use crate::health::{self, Component, MetricsSource, ReadinessProbe, Status};
 use crate::keys::command_key;
 use crate::limited::{Policy, Standing, write_headers};
 use crate::openapi::{self, DuplicateOperation};
-use crate::routes::{Miss, Own, PathConflict, Routes, Target, is_public};
+use crate::routes::{Miss, Own, PathConflict, Routes, Target, fills_a_cart, is_public};
 use crate::upstream::{Services, Upstream, no_answer};
 
 /// Our name in metrics.
@@ -232,6 +232,7 @@ impl Gateway {
                 let route = Route {
                     target,
                     public: is_public(target, &parts.method, template),
+                    fills_a_cart: fills_a_cart(target, &parts.method, template),
                     template,
                 };
                 self.pass(route, address, parts, body, standings).await
@@ -261,7 +262,13 @@ impl Gateway {
         body: Body,
         standings: &mut Vec<Standing>,
     ) -> Result<Response, Problem> {
-        let Ok(permit) = self.inner.in_flight.clone().try_acquire_owned() else {
+        // Half of the places are left to those whose cart is full: to refuse them at the till wastes what filling it cost.
+        let in_flight = &self.inner.in_flight;
+        let crowded = || in_flight.available_permits() <= self.inner.config.in_flight_max / 2;
+        let Some(permit) = (!(route.fills_a_cart && crowded()))
+            .then(|| Arc::clone(in_flight).try_acquire_owned().ok())
+            .flatten()
+        else {
             return Err(overloaded("too many requests at once"));
         };
         let caller = self.caller(&route, &mut parts).await?;
@@ -353,6 +360,8 @@ struct Route<'a> {
     target: Target,
     template: &'a str,
     public: bool,
+    /// See [`fills_a_cart`].
+    fills_a_cart: bool,
 }
 
 impl Route<'_> {

@@ -153,6 +153,15 @@ pub(crate) fn is_public(target: Target, method: &Method, template: &str) -> bool
     }
 }
 
+/// Whether a route is a customer's way to an order, before the order: what was put into a cart comes to nothing if its
+/// check-out is refused, and has cost all the same.
+pub(crate) fn fills_a_cart(target: Target, method: &Method, template: &str) -> bool {
+    target == Target::Command
+        && method == Method::POST
+        && template.starts_with("/v1/carts/")
+        && !template.ends_with("/checkout")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -289,6 +289,31 @@ async fn too_many_at_once_are_shed_and_the_place_is_free_again_later() {
 }
 
 #[tokio::test]
+async fn when_it_is_crowded_a_full_cart_gets_to_the_till_and_none_is_filled() {
+    let shop = start(GatewayConfig {
+        in_flight_max: 2,
+        ..GatewayConfig::default()
+    })
+    .await;
+    let token = bearer(&shop.token(Role::Customer, 1).await);
+    let lines = [token.as_str()];
+    let held = shop.post("/v1/orders/7/hold", &lines, b"");
+    let meanwhile = async {
+        soon("the request is held", shop.holding.notified()).await;
+        let reply = shop.post("/v1/carts/mine/items", &lines, b"{}").await;
+        reply.expect_problem(503, "overloaded");
+        let reply = shop.post("/v1/carts/mine/checkout", &lines, b"{}").await;
+        assert_eq!(reply.status, 200);
+        assert_eq!(shop.get("/v1/products", &[]).await.status, 200);
+        shop.release.notify_one();
+    };
+    let (held, ()) = tokio::join!(held, meanwhile);
+    assert_eq!(held.status, 200);
+    let reply = shop.post("/v1/carts/mine/items", &lines, b"{}").await;
+    assert_eq!(reply.status, 200);
+}
+
+#[tokio::test]
 async fn time_runs_out_for_the_service_and_for_a_slow_body() {
     let shop = start(GatewayConfig {
         request_timeout_ms: 300,

@@ -113,6 +113,7 @@ impl Cluster {
             kafka: self.kafka.clone(),
             log: self.shop.log.clone(),
             checkpoints: Checkpoints::open(&self.shop.log_file).await.unwrap(),
+            gather: Duration::ZERO,
         };
         let views = self.views().await;
         Projector::start(source, &views, clock(), CancellationToken::new())

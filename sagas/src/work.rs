@@ -4,13 +4,14 @@
 //! holds a lease on it, so that two workers do not call the provider at once; should they all the same (a lease ran
 //! out), the provider's idempotency key and the command's id absorb it.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use database::{Database, DatabaseError, KeptTable, Row, Session, params};
 use event_schemas::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
 use event_store::{Log, ReadError};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use sqlite_file::SqliteError;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 macro_rules! table_steps {
     ($table:literal) => {
@@ -72,6 +73,9 @@ const LEASING: &str = "sagas/lease";
 /// A row that waits for someone to look at its dead letter. (`revive` spells it out.)
 const NEVER: i64 = i64::MAX;
 
+/// Rows of one statement; a power of two.
+const ROWS_AT_ONCE: usize = 64;
+
 /// Which of the two tables; they have the same columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Table {
@@ -81,10 +85,9 @@ pub(crate) enum Table {
 
 /// The statements on one table.
 struct Sql {
-    insert: &'static str,
+    name: &'static str,
     due: &'static str,
     lease: &'static str,
-    done: &'static str,
     again: &'static str,
     next: &'static str,
     busy: &'static str,
@@ -95,13 +98,7 @@ struct Sql {
 macro_rules! sql {
     ($table:literal) => {
         Sql {
-            // A repeat of the event finds its row, or makes one that will be found to be moot.
-            insert: concat!(
-                "INSERT INTO ",
-                $table,
-                " (aggregate_type, aggregate_id, sequence, kind, position, next_attempt_at, leased, attempts)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7) ON CONFLICT DO NOTHING"
-            ),
+            name: $table,
             due: concat!(
                 "SELECT aggregate_type, aggregate_id, sequence, kind, position, attempts FROM ",
                 $table,
@@ -113,11 +110,6 @@ macro_rules! sql {
                 $table,
                 " SET next_attempt_at = ?5, leased = 1, attempts = attempts + 1
                  WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
-            ),
-            done: concat!(
-                "DELETE FROM ",
-                $table,
-                " WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = ?3 AND kind = ?4"
             ),
             again: concat!(
                 "UPDATE ",
@@ -216,6 +208,19 @@ pub(crate) struct Work {
     database: Database,
     /// Rings when rows were added or became due earlier.
     changed: Arc<Notify>,
+    done: Arc<Mutex<DoneRows>>,
+}
+
+/// Rows that are done, and those who wait until they are taken out.
+#[derive(Debug, Default)]
+struct DoneRows {
+    waiting: Vec<(WorkItem, oneshot::Sender<Result<(), DatabaseError>>)>,
+    /// Somebody takes rows out, and will look again.
+    at_work: bool,
+}
+
+fn lock(done: &Mutex<DoneRows>) -> MutexGuard<'_, DoneRows> {
+    done.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Work {
@@ -225,6 +230,7 @@ impl Work {
         Ok(Self {
             database: database.clone(),
             changed: Arc::default(),
+            done: Arc::default(),
         })
     }
 
@@ -283,20 +289,39 @@ impl Work {
         lease.await
     }
 
-    /// What the row asked for has been recorded, or is moot.
+    /// What the row asked for has been recorded, or is moot. Rows that come while others are taken out go together, next.
     pub(crate) async fn done(&self, item: &WorkItem) -> Result<(), DatabaseError> {
-        let item = item.clone();
-        let done = self.database.write(move |session| {
-            let stream = &item.event.stream;
-            let key = params![
-                stream.aggregate_type.as_str(),
-                stream.aggregate_id.as_str(),
-                item.event.version.0,
-                &item.kind,
-            ];
-            session.execute(item.table.sql().done, &key).map(|_| ())
-        });
-        done.await
+        let (reply, answer) = oneshot::channel();
+        let first = {
+            let mut done = lock(&self.done);
+            done.waiting.push((item.clone(), reply));
+            !std::mem::replace(&mut done.at_work, true)
+        };
+        if first {
+            // Not in the caller's future, which may be dropped while others wait.
+            tokio::spawn(self.clone().take_out());
+        }
+        answer.await.unwrap_or(Err(SqliteError::Closed.into()))
+    }
+
+    /// Deletes rows that are done until none waits.
+    async fn take_out(self) {
+        loop {
+            let taken = {
+                let mut done = lock(&self.done);
+                done.at_work = !done.waiting.is_empty();
+                std::mem::take(&mut done.waiting)
+            };
+            if taken.is_empty() {
+                return;
+            }
+            let (items, replies): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
+            let deleted = self.database.write(move |session| delete(session, &items)).await;
+            for reply in replies {
+                // Whoever asked may have been cancelled.
+                let _ = reply.send(deleted.clone());
+            }
+        }
     }
 
     /// To be tried again at `at`.
@@ -362,47 +387,146 @@ pub(crate) fn apply(
     changes: &[Change],
     leased_until: Option<Timestamp>,
 ) -> Result<Vec<WorkItem>, DatabaseError> {
+    // What is cleared takes with it what was added before, in this batch too.
+    let mut cleared: HashMap<(&StreamId, &str), usize> = HashMap::new();
+    for (number, change) in changes.iter().enumerate() {
+        if let Change::ClearTimers { stream, kind } = change {
+            cleared.insert((stream, kind), number);
+        }
+    }
+    let timers: Vec<(&StreamId, &str)> = cleared.keys().copied().collect();
+    clear_timers(session, &timers)?;
     let mut leased = Vec::new();
-    for change in changes {
-        match change {
-            Change::Add {
-                table,
-                recorded,
-                kind,
-                due_at,
-            } => {
-                let lease = leased_until.filter(|_| *table == Table::Effects);
-                let row = params![
-                    recorded.stream.aggregate_type.as_str(),
-                    recorded.stream.aggregate_id.as_str(),
-                    recorded.version.0,
-                    *kind,
-                    recorded.position.0,
-                    lease.unwrap_or(*due_at).as_microsecond(),
-                    lease.is_some(),
-                ];
-                let added = session.execute(table.sql().insert, &row)?;
-                if lease.is_some() && added == 1 {
-                    leased.push(WorkItem {
-                        table: *table,
-                        event: recorded.id(),
-                        position: recorded.position,
-                        kind: (*kind).to_owned(),
-                        attempts: 1,
-                        recorded: Some(Arc::clone(recorded)),
-                    });
+    for table in [Table::Timers, Table::Effects] {
+        let lease = leased_until.filter(|_| table == Table::Effects);
+        let added = changes
+            .iter()
+            .enumerate()
+            .filter_map(|(number, change)| match change {
+                Change::Add {
+                    table: to,
+                    recorded,
+                    kind,
+                    due_at,
+                } if *to == table => {
+                    let cleared = cleared.get(&(&recorded.stream, *kind));
+                    let stays = table == Table::Effects || cleared.is_none_or(|at| *at < number);
+                    stays.then_some((recorded, *kind, lease.unwrap_or(*due_at)))
                 }
-            }
-            Change::ClearTimers { stream, kind } => {
-                let (aggregate_type, id) = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
-                session.execute(
-                    "DELETE FROM timers WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND kind = ?3",
-                    &params![aggregate_type, id, *kind],
-                )?;
+                _ => None,
+            });
+        let added: Vec<_> = added.collect();
+        leased.extend(insert(session, table, &added, lease.is_some())?);
+    }
+    Ok(leased)
+}
+
+/// An event, what it asks for, and when that is due.
+type Added<'a> = (&'a Arc<RecordedEvent>, &'static str, Timestamp);
+
+/// Adds rows. A repeat of an event finds its row, or makes one that will be found to be moot. Returns what was added, if
+/// it is `leased`.
+fn insert(
+    session: &Session<'_>,
+    table: Table,
+    rows: &[Added<'_>],
+    leased: bool,
+) -> Result<Vec<WorkItem>, DatabaseError> {
+    let mut items = Vec::new();
+    for (chunk, values) in in_statements(rows, 8) {
+        let mut params = Vec::with_capacity(chunk.len() * 8);
+        for (recorded, kind, due_at) in &chunk {
+            params.extend(params![
+                recorded.stream.aggregate_type.as_str(),
+                recorded.stream.aggregate_id.as_str(),
+                recorded.version.0,
+                *kind,
+                recorded.position.0,
+                due_at.as_microsecond(),
+                leased,
+                leased,
+            ]);
+        }
+        let sql = format!(
+            "INSERT INTO {} (aggregate_type, aggregate_id, sequence, kind, position, next_attempt_at, leased, attempts)
+             VALUES {values} ON CONFLICT DO NOTHING RETURNING aggregate_id, sequence, kind",
+            table.sql().name
+        );
+        let added = session.query(&sql, &params, |row| {
+            Ok::<_, DatabaseError>((row.get::<String>(0)?, row.get::<u64>(1)?, row.get::<String>(2)?))
+        })?;
+        if !leased {
+            continue;
+        }
+        for (id, version, kind) in added {
+            let is_it = |(recorded, asked, _): &&Added<'_>| {
+                recorded.version.0 == version && *asked == kind && recorded.stream.aggregate_id.as_str() == id
+            };
+            if let Some((recorded, _, _)) = chunk.iter().find(is_it) {
+                items.push(WorkItem {
+                    table,
+                    event: recorded.id(),
+                    position: recorded.position,
+                    kind,
+                    attempts: 1,
+                    recorded: Some(Arc::clone(recorded)),
+                });
             }
         }
     }
-    Ok(leased)
+    Ok(items)
+}
+fn delete(session: &Session<'_>, items: &[WorkItem]) -> Result<(), DatabaseError> {
+    for table in [Table::Timers, Table::Effects] {
+        let items: Vec<&WorkItem> = items.iter().filter(|item| item.table == table).collect();
+        for (chunk, values) in in_statements(&items, 4) {
+            let keys = chunk.iter().flat_map(|item| {
+                params![
+                    item.event.stream.aggregate_type.as_str(),
+                    item.event.stream.aggregate_id.as_str(),
+                    item.event.version.0,
+                    &item.kind,
+                ]
+            });
+            let sql = format!(
+                "DELETE FROM {} WHERE (aggregate_type, aggregate_id, sequence, kind) IN (VALUES {values})",
+                table.sql().name
+            );
+            session.execute(&sql, &keys.collect::<Vec<_>>())?;
+        }
+    }
+    Ok(())
+}
+
+fn clear_timers(session: &Session<'_>, timers: &[(&StreamId, &str)]) -> Result<(), DatabaseError> {
+    for (chunk, values) in in_statements(timers, 3) {
+        let keys = chunk.iter().flat_map(|(stream, kind)| {
+            params![
+                stream.aggregate_type.as_str(),
+                stream.aggregate_id.as_str(),
+                *kind
+            ]
+        });
+        let sql =
+            format!("DELETE FROM timers WHERE (aggregate_type, aggregate_id, kind) IN (VALUES {values})");
+        session.execute(&sql, &keys.collect::<Vec<_>>())?;
+    }
+    Ok(())
+}
+
+/// `rows` as they go into statements, each with its tuples of so many `columns`. The last row is repeated until there are a
+/// power of two, so that few different statements are to be prepared; what is done twice must be as if done once.
+fn in_statements<T: Copy>(rows: &[T], columns: usize) -> impl Iterator<Item = (Vec<T>, String)> {
+    rows.chunks(ROWS_AT_ONCE).map(move |chunk| {
+        let count = chunk.len().next_power_of_two();
+        let rows = chunk.iter().chain(chunk.last().into_iter().cycle());
+        let tuple = |row: usize| {
+            let numbers: Vec<String> = (1..=columns).map(|n| format!("?{}", row * columns + n)).collect();
+            format!("({})", numbers.join(", "))
+        };
+        let tuples: Vec<String> = (0..count).map(tuple).collect();
+        (rows.take(count).copied().collect(), tuples.join(", "))
+    })
 }
 
 /// The event that a row or a dead letter is about; an error if it is not in the log or cannot be read.

@@ -74,6 +74,7 @@ async fn member(shop: &Shop, kafka: &Kafka, faults: Faults) -> Sagas {
         kafka: kafka.clone(),
         log: log.clone(),
         checkpoints: Checkpoints::open(&database).await.expect("opened"),
+        gather: Duration::ZERO,
     };
     let deps = SagasDeps {
         commands: Executors::start(&log, &ExecutorOptions::default()).into(),

@@ -49,6 +49,9 @@ pub struct StreamSource {
     pub log: Log,
     /// Those of the log's database: the relay's is among them.
     pub checkpoints: Checkpoints,
+    /// How long a broker may gather events before it sends them. For a subscriber that handles many at once and is not
+    /// waited for: each answer to each subscriber costs the broker about as much as taking the events in.
+    pub gather: Duration,
 }
 
 pub(crate) struct Group {
@@ -167,7 +170,7 @@ impl Group {
             self.topics_checked = true;
         }
         if !self.member.has_joined() {
-            self.member = Member::join(&self.source.kafka, &self.subscriber, self.types)?;
+            self.member = Member::join(&self.source, &self.subscriber, self.types)?;
         }
         loop {
             self.apply_changes();

@@ -12,6 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use tokio::sync::oneshot;
 
 use super::Kafka;
+use super::group::StreamSource;
 use crate::{BusError, PartitionKey};
 
 /// Records that a consumer fetches ahead: besides its payload, each takes some hundred bytes that no limit counts.
@@ -20,6 +21,9 @@ const FETCH_AHEAD_RECORDS: &str = "10000";
 /// Bytes, as compressed, of a partition that a broker sends at once, and of all of them; one record batch at least.
 const PARTITION_FETCH_BYTES: &str = "131072";
 const FETCH_BYTES: usize = 2 << 20;
+
+/// Bytes that are sent before [`StreamSource::gather`] has passed.
+const GATHER_BYTES: &str = "65536";
 
 /// What the group did, as it is told while polling.
 pub(super) enum Change {
@@ -104,8 +108,13 @@ impl Drop for Member {
 
 impl Member {
     /// Joins the subscriber's group.
-    pub(super) fn join(kafka: &Kafka, subscriber: &str, types: &[AggregateType]) -> Result<Self, BusError> {
-        Ok(Self(Some(Arc::new(join(kafka, subscriber, types)?))))
+    pub(super) fn join(
+        source: &StreamSource,
+        subscriber: &str,
+        types: &[AggregateType],
+    ) -> Result<Self, BusError> {
+        let consumer = join(&source.kafka, subscriber, types, source.gather)?;
+        Ok(Self(Some(Arc::new(consumer))))
     }
 
     pub(super) fn has_joined(&self) -> bool {
@@ -157,6 +166,7 @@ fn join(
     kafka: &Kafka,
     subscriber: &str,
     types: &[AggregateType],
+    gather: Duration,
 ) -> Result<StreamConsumer<Context>, BusError> {
     let options = kafka.options();
     let context = Context {
@@ -187,6 +197,11 @@ fn join(
         // What is full is looked at again soon: nothing else wakes it when it has been read.
         .set("fetch.queue.backoff.ms", "20")
         .set("fetch.error.backoff.ms", "200");
+    if !gather.is_zero() {
+        config
+            .set("fetch.min.bytes", GATHER_BYTES)
+            .set("fetch.wait.max.ms", gather.as_millis().to_string());
+    }
     let consumer: StreamConsumer<Context> = config.create_with_context(context)?;
     let topics: Vec<String> = types.iter().map(|kind| kafka.topic(*kind)).collect();
     let topics: Vec<&str> = topics.iter().map(String::as_str).collect();

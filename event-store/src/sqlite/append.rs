@@ -9,18 +9,23 @@ use crate::command::Fingerprint;
 use crate::journal::{Settle, StoredReceipt};
 use crate::queue::{JournalEntry, Outcome, PreparedAppend, Work};
 
-const VERSION: &str = "SELECT max(sequence) FROM streams WHERE aggregate_type = ?1 AND aggregate_id = ?2";
+const FIND_STREAM: &str =
+    "SELECT stream, (SELECT max(sequence) FROM stream_rows AS s WHERE s.stream = n.stream)
+    FROM stream_names AS n WHERE aggregate_type = ?1 AND aggregate_id = ?2";
 
-pub(super) const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint FROM streams
+const NAME_STREAM: &str = "INSERT INTO stream_names (aggregate_type, aggregate_id) VALUES (?1, ?2)";
+
+pub(super) const RECEIPT: &str = "SELECT last_sequence, position, fingerprint_key, fingerprint
+    FROM stream_names AS n CROSS JOIN stream_rows AS s USING (stream)
     WHERE aggregate_type = ?1 AND aggregate_id = ?2 AND sequence = 0 AND command_id = ?3";
 
-const INSERT_RECEIPT: &str = "INSERT INTO streams (aggregate_type, aggregate_id, sequence, command_id,
-        fingerprint_key, fingerprint, first_sequence, last_sequence, position, recorded_at)
-    VALUES (?1, ?2, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT DO NOTHING";
+const INSERT_RECEIPT: &str =
+    "INSERT INTO stream_rows (stream, sequence, command_id, fingerprint_key, fingerprint,
+        first_sequence, last_sequence, position, recorded_at)
+    VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT DO NOTHING";
 
 const INSERT_SEQUENCE: &str =
-    "INSERT INTO streams (aggregate_type, aggregate_id, sequence, command_id, position)
-    VALUES (?1, ?2, ?3, x'', ?4)";
+    "INSERT INTO stream_rows (stream, sequence, command_id, position) VALUES (?1, ?2, x'', ?3)";
 
 const INSERT_EVENT: &str = "INSERT INTO events (position, aggregate_type, aggregate_id, sequence, event_type,
         event_version, payload, metadata, recorded_at)
@@ -28,8 +33,8 @@ const INSERT_EVENT: &str = "INSERT INTO events (position, aggregate_type, aggreg
 
 const DELETE_EVENTS: &str = "DELETE FROM events WHERE position > ?1";
 
-const DELETE_FROM_STREAM: &str = "DELETE FROM streams WHERE aggregate_type = ?1 AND aggregate_id = ?2
-    AND (sequence > ?3 OR sequence = 0 AND command_id = ?4)";
+const DELETE_FROM_STREAM: &str = "DELETE FROM stream_rows WHERE stream = ?1
+    AND (sequence > ?2 OR sequence = 0 AND command_id = ?3)";
 
 /// Runs `entries` in order and pushes one outcome each. The outcomes hold if the transaction commits.
 ///
@@ -63,7 +68,8 @@ fn run_all(
         conn,
         head: before,
         recorded_at: now.as_microsecond(),
-        version: conn.prepare_cached(VERSION)?,
+        find_stream: conn.prepare_cached(FIND_STREAM)?,
+        name_stream: conn.prepare_cached(NAME_STREAM)?,
         receipt: conn.prepare_cached(RECEIPT)?,
         insert_receipt: conn.prepare_cached(INSERT_RECEIPT)?,
         insert_sequence: conn.prepare_cached(INSERT_SEQUENCE)?,
@@ -93,12 +99,16 @@ fn run_all(
     Ok(())
 }
 
+/// What a stream is called in `stream_rows`.
+type StreamNumber = i64;
+
 struct Writer<'conn> {
     conn: &'conn Connection,
     /// The last position taken, by this transaction or before it.
     head: u64,
     recorded_at: i64,
-    version: CachedStatement<'conn>,
+    find_stream: CachedStatement<'conn>,
+    name_stream: CachedStatement<'conn>,
     receipt: CachedStatement<'conn>,
     insert_receipt: CachedStatement<'conn>,
     insert_sequence: CachedStatement<'conn>,
@@ -107,13 +117,18 @@ struct Writer<'conn> {
 
 impl Writer<'_> {
     fn append(&mut self, append: &PreparedAppend) -> Result<Outcome, SqliteError> {
-        let actual = self.version(&append.stream)?;
+        let (stream, actual) = self.find(&append.stream)?;
         if actual != append.expected {
             let known = self.receipt(&append.stream, append.metadata.command_id)?;
             return Ok(known.map_or(Outcome::Behind { actual }, Outcome::Duplicate));
         }
+        let stream = match stream {
+            Some(stream) => stream,
+            // If the append is refused, the name stays: it says of nothing that it is there.
+            None => self.name(&append.stream)?,
+        };
         let before = self.head;
-        match self.insert(append) {
+        match self.insert(stream, append) {
             Ok(true) => Ok(Outcome::Appended {
                 version: append.version(),
                 position: Position(self.head),
@@ -130,7 +145,7 @@ impl Writer<'_> {
             // This append's own fault, such as a payload beyond SQLite's limits: the others must not suffer for it.
             Err(error) => {
                 self.head = before;
-                self.undo(append)?;
+                self.undo(stream, append)?;
                 tracing::error!(%error, stream = %append.stream, "an append was refused by SQLite");
                 Ok(Outcome::Unavailable(error.into()))
             }
@@ -138,13 +153,10 @@ impl Writer<'_> {
     }
 
     /// Inserts the receipt and the events; `false`, and nothing inserted, if there is a receipt.
-    fn insert(&mut self, append: &PreparedAppend) -> Result<bool, SqliteError> {
-        let aggregate_type = append.stream.aggregate_type.as_str();
-        let aggregate_id = append.stream.aggregate_id.as_str();
+    fn insert(&mut self, stream: StreamNumber, append: &PreparedAppend) -> Result<bool, SqliteError> {
         let fingerprint = append.fingerprint.as_ref();
         let inserted = self.insert_receipt.execute(params![
-            aggregate_type,
-            aggregate_id,
+            stream,
             append.metadata.command_id.as_uuid().as_bytes(),
             fingerprint.map(|fingerprint| &*fingerprint.key_id),
             fingerprint.map(|fingerprint| &fingerprint.mac),
@@ -161,11 +173,11 @@ impl Writer<'_> {
             sequence += 1;
             self.head += 1;
             self.insert_sequence
-                .execute(params![aggregate_type, aggregate_id, sequence, self.head])?;
+                .execute(params![stream, sequence, self.head])?;
             self.insert_event.execute(params![
                 self.head,
-                aggregate_type,
-                aggregate_id,
+                append.stream.aggregate_type.as_str(),
+                append.stream.aggregate_id.as_str(),
                 sequence,
                 prepared.event.name(),
                 prepared.event.schema_version(),
@@ -178,13 +190,12 @@ impl Writer<'_> {
     }
 
     /// Takes out what a failed [`Writer::insert`] left beyond `head`.
-    fn undo(&mut self, append: &PreparedAppend) -> Result<(), SqliteError> {
+    fn undo(&mut self, stream: StreamNumber, append: &PreparedAppend) -> Result<(), SqliteError> {
         self.conn.execute(DELETE_EVENTS, [self.head])?;
         self.conn.execute(
             DELETE_FROM_STREAM,
             params![
-                append.stream.aggregate_type.as_str(),
-                append.stream.aggregate_id.as_str(),
+                stream,
                 append.expected.0,
                 append.metadata.command_id.as_uuid().as_bytes(),
             ],
@@ -199,7 +210,7 @@ impl Writer<'_> {
             return Ok(Outcome::Duplicate(stored));
         }
         if let Some(version) = settle.version {
-            let actual = self.version(&settle.stream)?;
+            let (_, actual) = self.find(&settle.stream)?;
             if actual != version {
                 return Ok(Outcome::Behind { actual });
             }
@@ -207,10 +218,20 @@ impl Writer<'_> {
         Ok(Outcome::Settled)
     }
 
-    fn version(&mut self, stream: &StreamId) -> Result<Version, SqliteError> {
+    /// The stream's number, if it has one, and its version.
+    fn find(&mut self, stream: &StreamId) -> Result<(Option<StreamNumber>, Version), SqliteError> {
         let key = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
-        let version: Option<u64> = self.version.query_row(key, |row| row.get(0))?;
-        Ok(Version(version.unwrap_or(0)))
+        let found = self.find_stream.query_row(key, |row| {
+            Ok((row.get(0)?, Version(row.get::<_, Option<u64>>(1)?.unwrap_or(0))))
+        });
+        Ok(found
+            .optional()?
+            .map_or((None, Version(0)), |(stream, version)| (Some(stream), version)))
+    }
+
+    fn name(&mut self, stream: &StreamId) -> Result<StreamNumber, SqliteError> {
+        let name = (stream.aggregate_type.as_str(), stream.aggregate_id.as_str());
+        Ok(self.name_stream.insert(name)?)
     }
 
     fn receipt(

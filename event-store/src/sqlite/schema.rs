@@ -13,13 +13,17 @@ const UNFINISHED_IMPORT: &str = "CREATE TABLE unfinished_import (
 
 /// `events` is the log in the order in which it is written and read: `position` is the table's own key.
 ///
-/// `streams` leads from an aggregate to its events (`sequence` from 1, no command id) and to the receipts of its
+/// `stream_rows` leads from an aggregate to its events (`sequence` from 1, no command id) and to the receipts of its
 /// commands (`sequence` 0). They share one B-tree because each command touches both: beside each other they are mostly
 /// one page to write, and pages written are what an append costs (a third less CPU than with an index and a table).
-/// It comes with the aggregate first for the same reason: random command ids alone would touch pages all over.
+///
+/// Aggregates stand in it by a number, which `stream_names` gives in the order in which they came to be. Most ids are
+/// hashes: by them, each step of an order would touch a page of its own, somewhere in the tree. By number, what is under
+/// way now is next to each other (half the pages for a checkout), and a row is a third as long.
 ///
 /// `sqlite-es` reads `stream_events`, and cannot write to a view: the journal is the only writer.
-pub(crate) const STEPS: &[&str] = &["
+pub(crate) const STEPS: &[&str] = &[
+    "
     CREATE TABLE events (
         position INTEGER PRIMARY KEY CHECK (position > 0),
         aggregate_type TEXT NOT NULL,
@@ -60,7 +64,51 @@ pub(crate) const STEPS: &[&str] = &["
         epoch INTEGER NOT NULL,
         position INTEGER NOT NULL
     ) STRICT;
-", UNFINISHED_IMPORT];
+",
+    UNFINISHED_IMPORT,
+    "
+    CREATE TABLE stream_names (
+        stream INTEGER PRIMARY KEY,
+        aggregate_type TEXT NOT NULL,
+        aggregate_id TEXT NOT NULL,
+        UNIQUE (aggregate_type, aggregate_id)
+    ) STRICT;
+    CREATE TABLE stream_rows (
+        stream INTEGER NOT NULL,
+        sequence INTEGER NOT NULL,
+        command_id BLOB NOT NULL,
+        position INTEGER NOT NULL,
+        first_sequence INTEGER, -- last_sequence + 1 if the command emitted nothing
+        last_sequence INTEGER,
+        fingerprint_key TEXT,
+        fingerprint BLOB,
+        recorded_at INTEGER,
+        PRIMARY KEY (stream, sequence, command_id),
+        CHECK ((sequence > 0) = (command_id = x''))
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO stream_names (aggregate_type, aggregate_id)
+        SELECT aggregate_type, aggregate_id FROM streams
+        GROUP BY aggregate_type, aggregate_id ORDER BY min(position), aggregate_type, aggregate_id;
+    INSERT INTO stream_rows
+        SELECT n.stream, s.sequence, s.command_id, s.position, s.first_sequence, s.last_sequence, s.fingerprint_key,
+            s.fingerprint, s.recorded_at
+        FROM stream_names AS n CROSS JOIN streams AS s USING (aggregate_type, aggregate_id)
+        ORDER BY n.stream, s.sequence, s.command_id;
+    DROP VIEW stream_events;
+    DROP VIEW commands;
+    DROP TABLE streams;
+    CREATE VIEW stream_events AS
+        SELECT n.aggregate_type, n.aggregate_id, s.sequence, e.event_type, e.event_version, e.payload, e.metadata,
+            e.position, e.recorded_at
+        FROM stream_names AS n CROSS JOIN stream_rows AS s USING (stream) CROSS JOIN events AS e USING (position)
+        WHERE s.sequence > 0;
+    CREATE VIEW commands AS
+        SELECT n.aggregate_type, n.aggregate_id, s.command_id, s.fingerprint_key, s.fingerprint, s.first_sequence,
+            s.last_sequence, s.position, s.recorded_at
+        FROM stream_names AS n CROSS JOIN stream_rows AS s USING (stream)
+        WHERE s.sequence = 0;
+",
+];
 
 /// Reads which log this is; a new one is named by SQLite's own randomness.
 pub(crate) fn create_head(conn: &Connection) -> Result<LogIdentity, SqliteError> {
@@ -95,4 +143,66 @@ fn identity(conn: &Connection) -> Result<Option<LogIdentity>, SqliteError> {
         })
         .optional()?;
     Ok(row)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// What the two views say, row by row.
+    fn views(conn: &Connection) -> Vec<String> {
+        let all = |sql: &str| -> Vec<String> {
+            let mut statement = conn.prepare(sql).unwrap();
+            let columns = statement.column_count();
+            let rows = statement
+                .query_map([], |row| {
+                    let values = (0..columns).map(|column| format!("{:?}", row.get_ref(column)));
+                    Ok(values.collect::<Vec<_>>().join(" "))
+                })
+                .unwrap();
+            rows.map(Result::unwrap).collect()
+        };
+        let mut found = all("SELECT * FROM stream_events ORDER BY position");
+        found.extend(all(
+            "SELECT * FROM commands ORDER BY aggregate_type, aggregate_id, command_id",
+        ));
+        found
+    }
+
+    #[test]
+    fn a_log_of_the_first_version_says_the_same_afterwards() {
+        let conn = Connection::open_in_memory().unwrap();
+        let (numbered, before) = STEPS.split_last().unwrap();
+        before.iter().for_each(|step| conn.execute_batch(step).unwrap());
+        // The streams of two aggregates in turns, and a command of a third that emitted nothing.
+        for position in 1..=6_u8 {
+            let (id, sequence) = (["b", "a"][usize::from(position) % 2], position.div_ceil(2));
+            conn.execute(
+                "INSERT INTO events VALUES (?1, 'cart', ?2, ?3, 'E', '1', '{}', '{\"n\":1}', 7)",
+                (position, id, sequence),
+            )
+            .unwrap();
+            conn.execute(
+                "INSERT INTO streams (aggregate_type, aggregate_id, sequence, command_id, position)
+                VALUES ('cart', ?1, ?2, x'', ?3)",
+                (id, sequence, position),
+            )
+            .unwrap();
+            conn.execute(
+                "INSERT INTO streams VALUES ('cart', ?1, 0, ?2, ?3, ?4, ?4, 'key', x'0102', 8)",
+                (id, [position; 16], position, sequence),
+            )
+            .unwrap();
+        }
+        conn.execute(
+            "INSERT INTO streams VALUES ('order', 'c', 0, ?1, 6, 1, 0, NULL, NULL, 9)",
+            [[9_u8; 16]],
+        )
+        .unwrap();
+        let then = views(&conn);
+        assert_eq!(then.len(), 13);
+        conn.execute_batch(numbered).unwrap();
+        assert_eq!(views(&conn), then);
+    }
 }

@@ -343,6 +343,8 @@ fn command(holding: Arc<Notify>, release: Arc<Notify>) -> Service {
     };
     let router = Router::new()
         .route("/v1/orders", post(echo))
+        .route("/v1/carts/mine/items", post(echo))
+        .route("/v1/carts/mine/checkout", post(echo))
         .route(
             "/v1/orders/{id}/cancel",
             post(|| async { "not reading the body" }),
@@ -353,6 +355,8 @@ fn command(holding: Arc<Notify>, release: Arc<Notify>) -> Service {
         .route("/v1/internal", post(echo));
     let openapi = document(&json!({
         "/v1/orders": {"post": operation()},
+        "/v1/carts/mine/items": {"post": operation()},
+        "/v1/carts/mine/checkout": {"post": operation()},
         "/v1/orders/{id}/cancel": {"post": operation()},
         "/v1/orders/{id}/hold": {"post": operation()},
         "/v1/orders/{id}/complete": {"post": operation()},

@@ -308,5 +308,6 @@ async fn source(config: &Config, database: &database::Database, log: &Log) -> Re
         checkpoints: Checkpoints::open(database)
             .await
             .context("the checkpoints could not be opened", STORE_REMEDY)?,
+        gather: Duration::ZERO,
     })
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use database::DatabaseError;
-#[cfg(feature = "cluster")]
-use event_bus::Positions;
 use event_bus::{Batch, BusError, Checkpoint, DeadLetter, DeadLetters, Retried, Subscription};
+#[cfg(feature = "cluster")]
+use event_bus::{Positions, StreamSource};
 use event_schemas::{Clock, RecordedEvent, Version};
 use event_store::{Log, traced};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -29,8 +29,13 @@ const MIN_BATCH: usize = 50;
 /// The rest after a batch that was not full: this many times as long as it took, at most the latter. Under load, a document
 /// that changes again and again is then folded and written once for several of its events, and views leave the processor
 /// and the store to those who sell; with little to do, nobody notices.
-const REST_TIMES: u32 = 2;
-const REST_MOST: Duration = Duration::from_millis(50);
+const REST_TIMES: u32 = 4;
+const REST_MOST: Duration = Duration::from_millis(100);
+
+/// How long a broker may gather events for a view: without it, it answers each view for nearly each event, and all of them
+/// together took it longer than all else.
+#[cfg(feature = "cluster")]
+const GATHER: Duration = Duration::from_millis(50);
 
 /// How long a projector that is idle sleeps before it looks around.
 const IDLE_WAIT: Duration = Duration::from_secs(1);
@@ -167,7 +172,11 @@ impl Worker {
                     let views = views.clone();
                     async move { views.stored_progress(view, generation).await }
                 });
-                Subscription::kafka_of(source, &subscriber, types, positions).await
+                let source = StreamSource {
+                    gather: GATHER,
+                    ..source.clone()
+                };
+                Subscription::kafka_of(&source, &subscriber, types, positions).await
             }
         }
     }

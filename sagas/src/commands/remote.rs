@@ -16,8 +16,9 @@ use super::{COMMANDS_PATH, CommandOutcome, MAX_COMMANDS, Pending, SentCommand};
 
 /// Commands that may wait to be posted.
 const QUEUE: usize = 4_096;
-/// Posts under way at once. Commands that come while all are gather into the next ones.
-const POSTS: usize = 32;
+/// Posts under way at once. Commands that come while all are gather into the next ones: a post costs several times what a
+/// command in it does.
+const POSTS: usize = 8;
 /// Bytes of commands in one post; a single command may have more.
 const POST_BYTES: usize = 1 << 20;
 /// Bytes of an answer: a hundred outcomes.

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
 use store::{
-    AUTHORIZED, Decision, STEPS, after, authorized_session, charge, declined, insert, reference, report,
-    report_from, stored,
+    AUTHORIZED, Attempt, Decision, STEPS, after, charge, declined, insert, reference, report, report_from,
+    stored,
 };
 
 /// The payment tokens, in the manner of test cards. Any other token is declined as `unknown-token`.
@@ -179,7 +179,7 @@ impl SandboxProvider {
         };
         let token = token.expose().to_owned();
         let slow = self.options.slow;
-        self.carry_out("session", request, move |_, now, _| {
+        self.carry_out("session", request, move |_, _, now, _| {
             let outcome = match token.as_str() {
                 token::OK | token::INSUFFICIENT_FUNDS | token::TIMEOUT_THEN_OK | token::CAPTURED_LATE => {
                     AUTHORIZED
@@ -203,23 +203,16 @@ impl SandboxProvider {
     pub(super) async fn capture(&self, request: Request) -> Result<Outcome, ProviderError> {
         let late = self.options.late;
         let shared = Arc::clone(&self.shared);
-        self.carry_out("capture", request, move |store, now, request| {
+        self.carry_out("capture", request, move |store, attempt, now, request| {
             let key = request.key;
-            let session = authorized_session(store, key)?;
+            let session = attempt.authorized_session()?;
             if session.amount < request.amount.amount()
                 || session.currency != request.amount.currency().code()
             {
                 return Err(ProviderError::Misused("a capture beyond what was authorized"));
             }
-            if stored(
-                store,
-                &IdempotencyKey {
-                    operation: Operation::Void,
-                    ..key
-                },
-            )?
-            .is_some_and(|void| void.outcome == "voided")
-            {
+            let void = attempt.take(Operation::Void);
+            if void.is_some_and(|void| void.outcome == "voided") {
                 return Ok(declined("voided"));
             }
             if session.token == token::INSUFFICIENT_FUNDS {
@@ -245,8 +238,8 @@ impl SandboxProvider {
     }
 
     pub(super) async fn void(&self, request: Request) -> Result<Outcome, ProviderError> {
-        self.carry_out("void", request, |store, _, request| {
-            authorized_session(store, request.key)?;
+        self.carry_out("void", request, |store, attempt, _, request| {
+            attempt.authorized_session()?;
             let charged = store.query_opt(
                 "SELECT 1 FROM sandbox_charges WHERE payment_id = ?1 AND attempt = ?2",
                 &params![request.key.payment.to_string(), request.key.attempt],
@@ -262,7 +255,7 @@ impl SandboxProvider {
     }
 
     pub(super) async fn refund(&self, request: Request) -> Result<Outcome, ProviderError> {
-        self.carry_out("refund", request, |store, _, request| {
+        self.carry_out("refund", request, |store, _, _, request| {
             let IdempotencyKey { payment, attempt, .. } = request.key;
             let left: i64 = store.query_one(
                 "SELECT CAST(
@@ -369,7 +362,9 @@ impl SandboxProvider {
         &self,
         operation: &'static str,
         request: Request,
-        decide: impl FnOnce(&Session<'_>, Timestamp, &Request) -> Result<Decision, ProviderError> + Send + 'static,
+        decide: impl FnOnce(&Session<'_>, &mut Attempt, Timestamp, &Request) -> Result<Decision, ProviderError>
+        + Send
+        + 'static,
     ) -> Result<Outcome, ProviderError> {
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
         let fault = self.fault(operation);
@@ -383,7 +378,9 @@ impl SandboxProvider {
             .write(move |store| {
                 // What is decided depends on what was done to the payment before.
                 store.lock(&format!("sandbox/{}", request.key.payment))?;
-                if let Some(stored) = stored(store, &request.key)? {
+                let known = [request.key.operation, Operation::Session, Operation::Void];
+                let mut attempt = Attempt::read(store, request.key, &known)?;
+                if let Some(stored) = attempt.take(request.key.operation) {
                     return Ok::<_, ProviderError>((stored.outcome(now)?, false));
                 }
                 let decision = match fault {
@@ -391,7 +388,7 @@ impl SandboxProvider {
                         code: Some(code),
                         ..Decision::now("declined")
                     },
-                    _ => decide(store, now, &request)?,
+                    _ => decide(store, &mut attempt, now, &request)?,
                 };
                 let stored = insert(store, operation, &request, &decision)?;
                 Ok((stored.outcome(now)?, decision.lost_answer))

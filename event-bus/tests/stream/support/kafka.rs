@@ -220,6 +220,7 @@ impl Cluster {
             kafka: self.topics.kafka.clone(),
             log: self.embedded.log.clone(),
             checkpoints: self.checkpoints().await,
+            gather: Duration::ZERO,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use database::{DatabaseError, Row, Session, params};
+use database::{DatabaseError, Row, Session, Value, params};
 use event_schemas::{Code, Currency, Money, ProviderRef, Timestamp, derive_uuid};
 
 use crate::provider::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
@@ -145,12 +145,34 @@ pub(super) fn after(now: Timestamp, wait: Duration) -> i64 {
         .saturating_add(i64::try_from(wait.as_micros()).unwrap_or(i64::MAX))
 }
 
+/// What was done under `key`, if anything.
 pub(super) fn stored(session: &Session<'_>, key: &IdempotencyKey) -> Result<Option<Stored>, ProviderError> {
-    session.query_opt(
-        "SELECT outcome, code, provider_ref, amount, currency, token, ready_at FROM sandbox_operations WHERE key = ?1",
-        &params![key.to_string()],
-        |row| {
-            Ok(Stored {
+    Ok(Attempt::read(session, *key, &[key.operation])?.take(key.operation))
+}
+
+/// What was done for one attempt of a payment.
+pub(super) struct Attempt {
+    key: IdempotencyKey,
+    done: Vec<(String, Stored)>,
+}
+
+impl Attempt {
+    /// Reads what was done of `operations` for the attempt that `key` is of.
+    pub(super) fn read(
+        session: &Session<'_>,
+        key: IdempotencyKey,
+        operations: &[Operation],
+    ) -> Result<Self, ProviderError> {
+        let keys = operations.iter().map(|operation| key_of(key, *operation));
+        let keys: Vec<_> = keys.map(Value::from).collect();
+        let places: Vec<String> = (1..=keys.len()).map(|number| format!("?{number}")).collect();
+        let sql = format!(
+            "SELECT outcome, code, provider_ref, amount, currency, token, ready_at, key FROM sandbox_operations
+             WHERE key IN ({})",
+            places.join(", ")
+        );
+        let done = session.query(&sql, &keys, |row| {
+            let stored = Stored {
                 outcome: row.get(0)?,
                 code: row.get(1)?,
                 provider_ref: row.get(2)?,
@@ -158,24 +180,27 @@ pub(super) fn stored(session: &Session<'_>, key: &IdempotencyKey) -> Result<Opti
                 currency: row.get(4)?,
                 token: row.get(5)?,
                 ready_at: row.get(6)?,
-            })
-        },
-    )
+            };
+            Ok::<_, ProviderError>((row.get(7)?, stored))
+        })?;
+        Ok(Self { key, done })
+    }
+
+    pub(super) fn take(&mut self, operation: Operation) -> Option<Stored> {
+        let key = key_of(self.key, operation);
+        let index = self.done.iter().position(|(done, _)| *done == key)?;
+        Some(self.done.swap_remove(index).1)
+    }
+
+    pub(super) fn authorized_session(&mut self) -> Result<Stored, ProviderError> {
+        self.take(Operation::Session)
+            .filter(|stored| stored.outcome == "authorized")
+            .ok_or(ProviderError::Misused("the attempt has not been authorized"))
+    }
 }
 
-pub(super) fn authorized_session(
-    session: &Session<'_>,
-    key: IdempotencyKey,
-) -> Result<Stored, ProviderError> {
-    stored(
-        session,
-        &IdempotencyKey {
-            operation: Operation::Session,
-            ..key
-        },
-    )?
-    .filter(|stored| stored.outcome == "authorized")
-    .ok_or(ProviderError::Misused("the attempt has not been authorized"))
+fn key_of(key: IdempotencyKey, operation: Operation) -> String {
+    IdempotencyKey { operation, ..key }.to_string()
 }
 
 pub(super) fn insert(
