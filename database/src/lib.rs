@@ -161,6 +161,45 @@ impl Database {
         Ok(())
     }
 
+    /// Runs one statement that is a transaction of its own and says how many rows it changed; durable once it resolves, and
+    /// run to its end even when the returned future is dropped. Done twice it must be as if done once: where a connection
+    /// breaks it is tried again. On PostgreSQL it takes half of the round trips of a [`Database::write`], and no thread.
+    pub async fn execute(
+        &self,
+        sql: &'static str,
+        params: impl Into<Vec<Value<'static>>>,
+    ) -> Result<usize, DatabaseError> {
+        let params = params.into();
+        match self {
+            Self::Sqlite(_) => self.write(move |session| session.execute(sql, &params)).await,
+            #[cfg(feature = "cluster")]
+            Self::Postgres(postgres) => postgres.execute(sql, params).await,
+        }
+    }
+
+    /// Runs one query and reads each of its rows; as [`Database::read`], with the savings of [`Database::execute`].
+    pub async fn query<T, F>(
+        &self,
+        sql: &'static str,
+        params: impl Into<Vec<Value<'static>>>,
+        read: F,
+    ) -> Result<Vec<T>, DatabaseError>
+    where
+        F: FnMut(&Row<'_>) -> Result<T, DatabaseError> + Send + 'static,
+        T: Send + 'static,
+    {
+        let params = params.into();
+        match self {
+            Self::Sqlite(_) => self.read(move |session| session.query(sql, &params, read)).await,
+            #[cfg(feature = "cluster")]
+            Self::Postgres(postgres) => {
+                let rows = postgres.query(sql, params).await?;
+                let mut read = read;
+                rows.iter().map(|row| read(&Row::postgres(row))).collect()
+            }
+        }
+    }
+
     /// Lets what is under way come to its end and closes the database for all its handles.
     pub async fn close(&self) -> Result<(), DatabaseError> {
         match self {

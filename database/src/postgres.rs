@@ -218,6 +218,59 @@ impl Postgres {
         Ok(())
     }
 
+    pub(crate) async fn execute(
+        &self,
+        sql: &'static str,
+        params: Vec<Value<'static>>,
+    ) -> Result<usize, DatabaseError> {
+        let run = self.alone(sql, params, |pool, sql, arguments| async move {
+            sqlx::query_with(&sql, arguments).execute(&pool).await
+        });
+        let done = run.await?;
+        Ok(usize::try_from(done.rows_affected()).unwrap_or(usize::MAX))
+    }
+
+    pub(crate) async fn query(
+        &self,
+        sql: &'static str,
+        params: Vec<Value<'static>>,
+    ) -> Result<Vec<PgRow>, DatabaseError> {
+        let run = self.alone(sql, params, |pool, sql, arguments| async move {
+            sqlx::query_with(&sql, arguments).fetch_all(&pool).await
+        });
+        run.await
+    }
+
+    /// One statement without a transaction around it, in a task that nobody cuts short; again where a connection breaks.
+    async fn alone<T, R>(
+        &self,
+        sql: &'static str,
+        params: Vec<Value<'static>>,
+        run: impl Fn(PgPool, Arc<str>, PgArguments) -> R + Send + 'static,
+    ) -> Result<T, DatabaseError>
+    where
+        T: Send + 'static,
+        R: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
+    {
+        let place = self.place().await?;
+        let pool = self.pool.clone();
+        let answered = tokio::spawn(async move {
+            let _place = place;
+            let sql: Arc<str> = postgres_sql(sql).into();
+            let mut tries = 0;
+            loop {
+                let asked = run(pool.clone(), Arc::clone(&sql), arguments(&params)?);
+                let answer = tokio::time::timeout(SILENCE, asked).await;
+                tries += 1;
+                match answer.map_err(|_| silent())?.map_err(PostgresError::from) {
+                    Err(PostgresError::Connection(_)) if tries < BEGIN_TRIES => {}
+                    answer => return Ok(answer?),
+                }
+            }
+        });
+        answered.await.unwrap_or_else(|_| Err(panicked()))
+    }
+
     async fn place(&self) -> Result<OwnedSemaphorePermit, DatabaseError> {
         let place = Arc::clone(&self.places).acquire_owned().await;
         place.map_err(|_| PostgresError::Closed.into())

@@ -67,7 +67,7 @@ impl<'a> Session<'a> {
             Inner::Postgres(transaction) => transaction
                 .fetch(sql, params)?
                 .iter()
-                .map(|row| read(&Row(RowInner::Postgres(row))))
+                .map(|row| read(&Row::postgres(row)))
                 .collect(),
         }
     }
@@ -139,6 +139,13 @@ enum RowInner<'a> {
     Sqlite(&'a rusqlite::Row<'a>),
     #[cfg(feature = "cluster")]
     Postgres(&'a sqlx::postgres::PgRow),
+}
+
+#[cfg(feature = "cluster")]
+impl<'a> Row<'a> {
+    pub(crate) fn postgres(row: &'a sqlx::postgres::PgRow) -> Self {
+        Self(RowInner::Postgres(row))
+    }
 }
 
 impl Row<'_> {

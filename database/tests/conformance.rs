@@ -73,6 +73,35 @@ async fn values_come_back_as_they_were(test: TestDatabase) {
     assert_eq!(row.await.unwrap(), expected);
 }
 
+async fn a_statement_alone_is_durable_and_its_failure_is_told(test: TestDatabase) {
+    const INSERT: &str = "INSERT INTO things (name, count) VALUES (?1, ?2)";
+    let database = migrated(&test).await;
+    assert_eq!(database.execute(INSERT, params!["one", 1]).await, Ok(1));
+    let doubled = database.execute(INSERT, params!["one", 2]).await.unwrap_err();
+    assert!(doubled.is_unique_violation(), "{doubled:?}");
+    // Nobody waits for it: it is done all the same.
+    let given_up = tokio::time::timeout(
+        std::time::Duration::ZERO,
+        database.execute(INSERT, params!["two".to_owned(), 2]),
+    );
+    let _ = given_up.await;
+    let raised = database.execute("UPDATE things SET count = count + ?1", params![1]);
+    assert!(raised.await.unwrap() >= 1);
+    let found = database.query(
+        "SELECT name, count FROM things WHERE name = ?1",
+        params!["one"],
+        |row| Ok((row.get::<String>(0)?, row.get::<i64>(1)?)),
+    );
+    assert_eq!(found.await.unwrap(), [("one".to_owned(), 2)]);
+    let unreadable = database.query("SELECT name FROM things", params![], |row| row.get::<i64>(0));
+    assert!(unreadable.await.is_err());
+    assert_eq!(
+        test.reopen().await.execute(INSERT, params!["three", 3]).await,
+        Ok(1)
+    );
+    assert!(names(&database).await.len() >= 2);
+}
+
 async fn a_failed_job_leaves_nothing(test: TestDatabase) {
     let database = migrated(&test).await;
     let failed: Result<(), DatabaseError> = database
@@ -421,6 +450,7 @@ macro_rules! conformance {
 
 conformance!(
     values_come_back_as_they_were,
+    a_statement_alone_is_durable_and_its_failure_is_told,
     a_failed_job_leaves_nothing,
     a_job_that_panics_harms_nobody,
     a_submitted_job_is_answered_once_it_is_durable,

@@ -71,28 +71,22 @@ impl SecretStore {
         value: Secret,
         expires_at: Timestamp,
     ) -> Result<(), DatabaseError> {
-        let name = name.clone();
-        let put = self.database.write(move |session| {
-            session.execute(
-                "INSERT INTO secrets (secret_ref, value, expires_at) VALUES (?1, ?2, ?3)
-                 ON CONFLICT (secret_ref) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
-                &params![name.as_str(), value.expose(), expires_at.as_microsecond()],
-            )
-        });
+        let put = self.database.execute(
+            "INSERT INTO secrets (secret_ref, value, expires_at) VALUES (?1, ?2, ?3)
+             ON CONFLICT (secret_ref) DO UPDATE SET value = excluded.value, expires_at = excluded.expires_at",
+            params![name.as_str().to_owned(), value.0, expires_at.as_microsecond()],
+        );
         put.await.map(|_| ())
     }
 
     /// The value under `name`; none if there never was one or it has expired.
     pub async fn get(&self, name: &SecretRef, now: Timestamp) -> Result<Option<Secret>, DatabaseError> {
-        let name = name.clone();
-        let get = self.database.read(move |session| {
-            session.query_opt(
-                "SELECT value FROM secrets WHERE secret_ref = ?1 AND expires_at > ?2",
-                &params![name.as_str(), now.as_microsecond()],
-                |row| row.get(0).map(Secret),
-            )
-        });
-        get.await
+        let get = self.database.query(
+            "SELECT value FROM secrets WHERE secret_ref = ?1 AND expires_at > ?2",
+            params![name.as_str().to_owned(), now.as_microsecond()],
+            |row| row.get(0).map(Secret),
+        );
+        Ok(get.await?.pop())
     }
 
     /// Deletes what has expired by `now` and says how many.
