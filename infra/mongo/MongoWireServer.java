@@ -60,7 +60,8 @@ public final class MongoWireServer {
 
         @Override
         public Document handleMessage(MongoMessage message) {
-            if (DISCARD && discarded(message.getDocument()) instanceof Document said) {
+            Document said = DISCARD ? discarded(message.getDocument()) : null;
+            if (said != null) {
                 return said;
             }
             Document answer = super.handleMessage(message);
