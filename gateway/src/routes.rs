@@ -153,13 +153,15 @@ pub(crate) fn is_public(target: Target, method: &Method, template: &str) -> bool
     }
 }
 
-/// Whether a route is a customer's way to an order, before the order: what was put into a cart comes to nothing if its
-/// check-out is refused, and has cost all the same.
+/// Whether a route fills a cart: what was put into it comes to nothing if its check-out is refused, and has cost all the
+/// same. Emptying one is none of it.
 pub(crate) fn fills_a_cart(target: Target, method: &Method, template: &str) -> bool {
     target == Target::Command
         && method == Method::POST
         && template.starts_with("/v1/carts/")
-        && !template.ends_with("/checkout")
+        && !["/checkout", "/remove", "/clear"]
+            .iter()
+            .any(|other| template.ends_with(other))
 }
 
 #[cfg(test)]
@@ -245,5 +247,18 @@ mod tests {
         assert!(!public(Target::Command, Method::POST, "/v1/products"));
         assert!(!public(Target::Query, Method::GET, "/v1/orders/{id}"));
         assert!(!public(Target::Query, Method::GET, "/v1/inventory/{sku}"));
+    }
+
+    #[test]
+    fn what_fills_a_cart_is_told_from_what_empties_it_or_pays_for_it() {
+        let fills = |path| fills_a_cart(Target::Command, &Method::POST, path);
+        assert!(fills("/v1/carts/mine/items"));
+        assert!(fills("/v1/carts/mine/items/{sku}/quantity"));
+        assert!(fills("/v1/carts/mine/merge"));
+        assert!(!fills("/v1/carts/mine/items/{sku}/remove"));
+        assert!(!fills("/v1/carts/mine/clear"));
+        assert!(!fills("/v1/carts/mine/checkout"));
+        assert!(!fills("/v1/orders"));
+        assert!(!fills_a_cart(Target::Query, &Method::GET, "/v1/carts/mine"));
     }
 }

@@ -4,7 +4,8 @@
 //! holds a lease on it, so that two workers do not call the provider at once; should they all the same (a lease ran
 //! out), the provider's idempotency key and the command's id absorb it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use database::{Database, DatabaseError, KeptTable, Row, Session, params};
@@ -316,12 +317,28 @@ impl Work {
                 return;
             }
             let (items, replies): (Vec<_>, Vec<_>) = taken.into_iter().unzip();
-            let deleted = self.database.write(move |session| delete(session, &items)).await;
-            for reply in replies {
+            let items = Arc::new(items);
+            let together = self.delete(&items, 0..items.len()).await;
+            for (number, reply) in replies.into_iter().enumerate() {
+                let deleted = match &together {
+                    // Rows of other writes are in the way of some of them, say: each for itself.
+                    Err(error) if error.retryable() && items.len() > 1 => {
+                        self.delete(&items, number..number + 1).await
+                    }
+                    together => together.clone(),
+                };
                 // Whoever asked may have been cancelled.
-                let _ = reply.send(deleted.clone());
+                let _ = reply.send(deleted);
             }
         }
+    }
+
+    async fn delete(&self, items: &Arc<Vec<WorkItem>>, which: Range<usize>) -> Result<(), DatabaseError> {
+        let items = Arc::clone(items);
+        let delete = self
+            .database
+            .write(move |session| delete(session, items.get(which).unwrap_or_default()));
+        delete.await
     }
 
     /// To be tried again at `at`.
@@ -388,7 +405,7 @@ pub(crate) fn apply(
     leased_until: Option<Timestamp>,
 ) -> Result<Vec<WorkItem>, DatabaseError> {
     // What is cleared takes with it what was added before, in this batch too.
-    let mut cleared: HashMap<(&StreamId, &str), usize> = HashMap::new();
+    let mut cleared: BTreeMap<(&StreamId, &str), usize> = BTreeMap::new();
     for (number, change) in changes.iter().enumerate() {
         if let Change::ClearTimers { stream, kind } = change {
             cleared.insert((stream, kind), number);
@@ -449,18 +466,19 @@ fn insert(
         }
         let sql = format!(
             "INSERT INTO {} (aggregate_type, aggregate_id, sequence, kind, position, next_attempt_at, leased, attempts)
-             VALUES {values} ON CONFLICT DO NOTHING RETURNING aggregate_id, sequence, kind",
+             VALUES {values} ON CONFLICT DO NOTHING RETURNING aggregate_type, aggregate_id, sequence, kind",
             table.sql().name
         );
         let added = session.query(&sql, &params, |row| {
-            Ok::<_, DatabaseError>((row.get::<String>(0)?, row.get::<u64>(1)?, row.get::<String>(2)?))
+            let stream = StreamId::new(row.parse(0)?, &*row.get::<String>(1)?);
+            Ok::<_, DatabaseError>((stream, row.get::<u64>(2)?, row.get::<String>(3)?))
         })?;
         if !leased {
             continue;
         }
-        for (id, version, kind) in added {
+        for (stream, version, kind) in added {
             let is_it = |(recorded, asked, _): &&Added<'_>| {
-                recorded.version.0 == version && *asked == kind && recorded.stream.aggregate_id.as_str() == id
+                recorded.version.0 == version && *asked == kind && recorded.stream == stream
             };
             if let Some((recorded, _, _)) = chunk.iter().find(is_it) {
                 items.push(WorkItem {
@@ -476,9 +494,12 @@ fn insert(
     }
     Ok(items)
 }
+
 fn delete(session: &Session<'_>, items: &[WorkItem]) -> Result<(), DatabaseError> {
     for table in [Table::Timers, Table::Effects] {
-        let items: Vec<&WorkItem> = items.iter().filter(|item| item.table == table).collect();
+        let mut items: Vec<&WorkItem> = items.iter().filter(|item| item.table == table).collect();
+        // Writes that take the same rows mostly take them in the same order, and so do not wait for each other in a circle.
+        items.sort_unstable_by(|a, b| (&a.event, &a.kind).cmp(&(&b.event, &b.kind)));
         for (chunk, values) in in_statements(&items, 4) {
             let keys = chunk.iter().flat_map(|item| {
                 params![
@@ -488,10 +509,7 @@ fn delete(session: &Session<'_>, items: &[WorkItem]) -> Result<(), DatabaseError
                     &item.kind,
                 ]
             });
-            let sql = format!(
-                "DELETE FROM {} WHERE (aggregate_type, aggregate_id, sequence, kind) IN (VALUES {values})",
-                table.sql().name
-            );
+            let sql = delete_by(table, "(aggregate_type, aggregate_id, sequence, kind)", &values);
             session.execute(&sql, &keys.collect::<Vec<_>>())?;
         }
     }
@@ -507,11 +525,16 @@ fn clear_timers(session: &Session<'_>, timers: &[(&StreamId, &str)]) -> Result<(
                 *kind
             ]
         });
-        let sql =
-            format!("DELETE FROM timers WHERE (aggregate_type, aggregate_id, kind) IN (VALUES {values})");
+        let sql = delete_by(Table::Timers, "(aggregate_type, aggregate_id, kind)", &values);
         session.execute(&sql, &keys.collect::<Vec<_>>())?;
     }
     Ok(())
+}
+
+/// For a plain list of values, older versions of SQLite read the whole table.
+fn delete_by(table: Table, columns: &str, values: &str) -> String {
+    let table = table.sql().name;
+    format!("DELETE FROM {table} WHERE {columns} IN (SELECT * FROM (VALUES {values}) AS k)")
 }
 
 /// `rows` as they go into statements, each with its tuples of so many `columns`. The last row is repeated until there are a

@@ -1,7 +1,6 @@
 //! A cluster of the real binary: a process per service on loopback, each of which a test can kill and start again.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::client::Client;
+use crate::ports;
 use crate::process::ServerError;
 
 /// From the first process to a gateway that is ready; joining consumer groups takes seconds.
@@ -99,15 +99,9 @@ impl Cluster {
             let count = if service == Service::Gateway { 1 } else { replicas };
             (0..count).map(move |replica| Member { service, replica })
         });
-        let mut ports = BTreeMap::new();
-        // Held together until all are chosen, so that no port is chosen twice.
-        let mut held = Vec::new();
-        for member in members {
-            let listener = TcpListener::bind("127.0.0.1:0")?;
-            ports.insert(member, listener.local_addr()?.port());
-            held.push(listener);
-        }
-        drop(held);
+        let members: Vec<Member> = members.collect();
+        let ports = ports::free(members.len())?;
+        let ports: BTreeMap<Member, u16> = members.into_iter().zip(ports).collect();
         let urls = |service: Service| {
             let urls: Vec<String> = ports
                 .iter()

@@ -9,6 +9,7 @@
 mod client;
 mod cluster;
 pub mod load;
+mod ports;
 mod process;
 mod servers;
 mod shop;

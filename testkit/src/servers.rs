@@ -1,10 +1,11 @@
 //! Servers of a test's own, which it may kill: `scripts/infra` in a folder and on ports that nobody else uses.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 use tokio::process::Command;
+
+use crate::ports;
 
 /// PostgreSQL, Kafka, MongoDB and Redis, of one test alone. They end with it.
 #[derive(Debug)]
@@ -47,12 +48,9 @@ impl Servers {
         let directory = tempfile::tempdir().expect("a folder");
         // PostgreSQL and Redis run as users of their own.
         make_public(directory.path());
-        // Held together, so that no port is chosen twice; Kafka takes a second one for its controller.
-        let held: Vec<TcpListener> = (0..5)
-            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"))
-            .collect();
-        let port = |index: usize| held[index].local_addr().expect("a port").port();
-        let ports = [port(0), port(1), port(2), port(3)];
+        // Kafka takes a second one for its controller.
+        let free = ports::free(5).expect("ports");
+        let ports = [free[0], free[1], free[2], free[3]];
         let environment = vec![
             (
                 "OMISYS_INFRA_DIR",
@@ -62,9 +60,8 @@ impl Servers {
             ("OMISYS_INFRA_REDIS_PORT", ports[1].to_string()),
             ("OMISYS_INFRA_KAFKA_PORT", ports[2].to_string()),
             ("OMISYS_INFRA_MONGO_PORT", ports[3].to_string()),
-            ("OMISYS_INFRA_KAFKA_CONTROLLER_PORT", port(4).to_string()),
+            ("OMISYS_INFRA_KAFKA_CONTROLLER_PORT", free[4].to_string()),
         ];
-        drop(held);
         let servers = Self {
             script: script.to_owned(),
             directory,

@@ -183,3 +183,26 @@ async fn a_batch_is_as_its_changes_one_by_one_on_postgresql() {
         a_batch_is_as_its_changes_one_by_one(test).await;
     }
 }
+
+/// Several rows are found by their key, and the table is not read for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_are_taken_out_by_their_key_on_sqlite() {
+    let test = TestDatabase::sqlite();
+    let work = Work::open(test.database()).await.unwrap();
+    for (columns, of) in [
+        (4, "(aggregate_type, aggregate_id, sequence, kind)"),
+        (3, "(aggregate_type, aggregate_id, kind)"),
+    ] {
+        let (_, values) = in_statements(&[0; 4], columns).next().unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {}", delete_by(Table::Timers, of, &values));
+        let params: Vec<database::Value<'static>> = vec![1.into(); 4 * columns];
+        let plan = work
+            .database()
+            .read(move |session| session.query(&sql, &params, |row| row.get::<String>(3)));
+        let plan = plan.await.unwrap();
+        assert!(
+            plan.iter().any(|step| step.starts_with("SEARCH timers")),
+            "{plan:?}"
+        );
+    }
+}
