@@ -174,7 +174,9 @@ mod tests {
     fn a_log_of_the_first_version_says_the_same_afterwards() {
         let conn = Connection::open_in_memory().unwrap();
         let (numbered, before) = STEPS.split_last().unwrap();
-        before.iter().for_each(|step| conn.execute_batch(step).unwrap());
+        for step in before {
+            conn.execute_batch(step).unwrap();
+        }
         // The streams of two aggregates in turns, and a command of a third that emitted nothing.
         for position in 1..=6_u8 {
             let (id, sequence) = (["b", "a"][usize::from(position) % 2], position.div_ceil(2));
