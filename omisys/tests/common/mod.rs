@@ -36,6 +36,13 @@ pub enum Profile {
     Cluster,
 }
 
+/// The turn of a test that starts a cluster: of one binary's, one runs at a time.
+#[cfg(feature = "cluster")]
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}
+
 /// Makes a test for each profile of each of these functions, which take a [`Profile`].
 macro_rules! on_both_profiles {
     ($($test:ident),* $(,)?) => {
@@ -51,6 +58,8 @@ macro_rules! on_both_profiles {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
                 if testkit::cluster_is_to_be_tested() {
+                    // One at a time: seven processes each want to be answered within their time limits.
+                    let _alone = super::common::alone().await;
                     super::$test(super::common::Profile::Cluster).await;
                 }
             })*
