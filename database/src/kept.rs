@@ -82,16 +82,19 @@ pub fn insert_rows(
     rows: &[KeptRow],
 ) -> Result<(), DatabaseError> {
     for chunk in rows.chunks((MAX_PARAMS / columns.max(1)).max(1)) {
-        let values: Vec<String> = (0..chunk.len())
-            .map(|row| format!("({})", placeholders(row * columns + 1, columns)))
-            .collect();
+        let values = tuples(chunk.len(), columns);
         let params: Vec<Value<'_>> = chunk.iter().flatten().map(Value::borrowed).collect();
-        session.execute(
-            &format!("INSERT INTO {into} VALUES {}", values.join(", ")),
-            &params,
-        )?;
+        session.execute(&format!("INSERT INTO {into} VALUES {values}"), &params)?;
     }
     Ok(())
+}
+
+/// The places of so many rows of `columns` parameters each, numbered from the first: `(?1, ?2), (?3, ?4)`.
+pub fn tuples(rows: usize, columns: usize) -> String {
+    let tuples: Vec<String> = (0..rows)
+        .map(|row| format!("({})", placeholders(row * columns + 1, columns)))
+        .collect();
+    tuples.join(", ")
 }
 
 fn placeholders(first: usize, count: usize) -> String {

@@ -43,7 +43,7 @@ use std::future::Future;
 use sqlite_file::SqliteFile;
 
 pub use error::{DatabaseError, PostgresError};
-pub use kept::{KeptRow, KeptTable, insert_rows};
+pub use kept::{KeptRow, KeptTable, insert_rows, tuples};
 #[cfg(feature = "cluster")]
 pub use postgres::{Postgres, PostgresOptions};
 pub use session::{Row, Session};

@@ -91,10 +91,10 @@ impl SecretStore {
 
     /// Deletes what has expired by `now` and says how many.
     pub async fn sweep(&self, now: Timestamp) -> Result<usize, DatabaseError> {
-        let sweep = self.database.write(move |session| {
-            let sql = "DELETE FROM secrets WHERE expires_at <= ?1";
-            session.execute(sql, &params![now.as_microsecond()])
-        });
+        let sweep = self.database.execute(
+            "DELETE FROM secrets WHERE expires_at <= ?1",
+            params![now.as_microsecond()],
+        );
         sweep.await
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use database::{Database, DatabaseError, KeptTable, Row, Session, params};
+use database::{Database, DatabaseError, KeptTable, Row, Session, params, tuples};
 use event_schemas::{EventId, Position, RecordedEvent, StreamId, Timestamp, Version};
 use event_store::{Log, ReadError};
 use sqlite_file::SqliteError;
@@ -543,12 +543,7 @@ fn in_statements<T: Copy>(rows: &[T], columns: usize) -> impl Iterator<Item = (V
     rows.chunks(ROWS_AT_ONCE).map(move |chunk| {
         let count = chunk.len().next_power_of_two();
         let rows = chunk.iter().chain(chunk.last().into_iter().cycle());
-        let tuple = |row: usize| {
-            let numbers: Vec<String> = (1..=columns).map(|n| format!("?{}", row * columns + n)).collect();
-            format!("({})", numbers.join(", "))
-        };
-        let tuples: Vec<String> = (0..count).map(tuple).collect();
-        (rows.take(count).copied().collect(), tuples.join(", "))
+        (rows.take(count).copied().collect(), tuples(count, columns))
     })
 }
 

@@ -378,9 +378,14 @@ impl SandboxProvider {
             .write(move |store| {
                 // What is decided depends on what was done to the payment before.
                 store.lock(&format!("sandbox/{}", request.key.payment))?;
-                let known = [request.key.operation, Operation::Session, Operation::Void];
-                let mut attempt = Attempt::read(store, request.key, &known)?;
-                if let Some(stored) = attempt.take(request.key.operation) {
+                let own = request.key.operation;
+                let known: &[Operation] = match own {
+                    Operation::Session | Operation::Refund(_) => &[own],
+                    Operation::Capture => &[own, Operation::Session, Operation::Void],
+                    Operation::Void => &[own, Operation::Session],
+                };
+                let mut attempt = Attempt::read(store, request.key, known)?;
+                if let Some(stored) = attempt.take(own) {
                     return Ok::<_, ProviderError>((stored.outcome(now)?, false));
                 }
                 let decision = match fault {
