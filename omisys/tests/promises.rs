@@ -241,9 +241,10 @@ async fn anyone_can_see_why(profile: Profile) {
     let reply = guest.check_out("tok_ok", 10).await.expect(201).json();
     assert_eq!(reply["order"]["status"], "paid", "{reply}");
     let order = reply["order"]["id"].as_str().unwrap();
+    let token = reply["consistency_token"].as_str().unwrap();
     let timeline = until("the timeline shows the payment", || async {
         let timeline = guest
-            .get(&format!("/v1/orders/{order}/timeline"))
+            .get(&format!("/v1/orders/{order}/timeline?at_least={token}"))
             .await
             .expect(200)
             .json();
