@@ -23,6 +23,8 @@ pub struct Shop {
 pub struct User {
     shop: Shop,
     pub token: Option<String>,
+    /// Exchanged, once, for the next token.
+    refresh_token: String,
     /// The account id, empty for anonymous.
     pub id: String,
     /// The address it comes from, for a server that trusts this machine as its proxy.
@@ -62,6 +64,7 @@ impl Shop {
         User {
             shop: self.clone(),
             token: None,
+            refresh_token: String::new(),
             id: String::new(),
             address,
         }
@@ -90,9 +93,18 @@ impl User {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         Self {
             token: Some(text(&answer["access_token"])),
+            refresh_token: text(&answer["refresh_token"]),
             id: text(&answer["account"]["id"]),
             ..self
         }
+    }
+
+    /// This user with the next token; none if it could not be had.
+    pub async fn renewed(&self) -> Option<Self> {
+        let body = json!({ "refresh_token": self.refresh_token });
+        let reply = self.try_request(Method::POST, "/auth/refresh", None, &[], Some(&body));
+        let reply = reply.await.ok().filter(|reply| reply.status == 200)?;
+        Some(self.clone().signed_in(&reply.json()))
     }
 
     /// This user in a shop that was started again on the same data.

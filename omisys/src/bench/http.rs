@@ -229,7 +229,7 @@ async fn mixed(world: &World, place: usize, number: u64) -> Step {
     if by_chance % 100 >= READS {
         return add(world, place, number).await;
     }
-    let staff = &world.shop.staff;
+    let staff = &world.shop.staff.user().await;
     let (outcome, kind) = if by_chance.is_multiple_of(2) {
         let sku = &world.shop.line(number).sku;
         (
@@ -255,22 +255,30 @@ async fn check_out(world: &World, place: usize, number: u64) -> Step {
         kind: "checkout",
         units: basket.len() as u64,
     };
-    if shopper.untidy.swap(true, Ordering::Relaxed) {
-        // Whether there was anything in it does not matter.
-        let _ = shopper.clear().await;
+    if shopper.untidy.load(Ordering::Relaxed) {
+        let reply = shopper.clear().await;
+        let outcome = world.commanded(&reply);
+        if outcome != Outcome::Done {
+            return step(outcome);
+        }
+        shopper.untidy.store(false, Ordering::Relaxed);
     }
     for line in basket {
         let outcome = fill(world, shopper, &line.sku, line.quantity).await;
+        // What was shed is not in the cart.
+        if outcome != Outcome::Shed {
+            shopper.untidy.store(true, Ordering::Relaxed);
+        }
         if outcome != Outcome::Done {
             return step(outcome);
         }
     }
-    let key = shopper.user.shop().fresh_key();
+    let user = shopper.member.user().await;
+    let key = user.shop().fresh_key();
     let body = json!({ "payment": { "method": "sandbox", "token": "tok_ok" }, "country": "GB" });
     let prefer = [(HeaderName::from_static("prefer"), WAIT.to_owned())];
     let path = "/v1/carts/mine/checkout";
-    let reply = shopper
-        .user
+    let reply = user
         .try_request(Method::POST, path, Some(&key), &prefer, Some(&body))
         .await;
     let outcome = world.commanded(&reply);

@@ -37,7 +37,8 @@ pub async fn probe(shopper: &Shopper, sku: &str, seconds: Duration, over: Cancel
         // A command that is shed has nothing to be seen.
         if let Answer::Accepted(token) = answer(&shopper.add(sku, 1).await) {
             let acknowledged = Instant::now();
-            let outcome = if seen(&shopper.user, "/v1/carts/mine", &token).await {
+            let user = shopper.member.user().await;
+            let outcome = if seen(&user, "/v1/carts/mine", &token).await {
                 Outcome::Done
             } else {
                 Outcome::Failed

@@ -83,7 +83,7 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
     let step = order.step(&world).await?;
     load::run(warm_up(order.load(command)), step.clone()).await;
     let measured = load::run(order.load(command), step).await;
-    let bare = order.bare(command, world.shop.staff.shop()).await?;
+    let bare = order.bare(command, world.shop.staff.user().await.shop()).await?;
     kinds.push(Kind::of(order.name, &measured, Some(&bare)));
     // The last one is the scenario's own figure.
     let product = phase("product", &products, false);
@@ -95,7 +95,9 @@ pub async fn run(config: &Config, command: &Bench) -> Result<Report, CliError> {
         product.step(&world).await?,
     )
     .await?;
-    let bare = product.bare(command, world.shop.staff.shop()).await?;
+    let bare = product
+        .bare(command, world.shop.staff.user().await.shop())
+        .await?;
     if let Some(measured) = &report.load {
         kinds.push(Kind::of(product.name, measured, Some(&bare)));
     }
@@ -119,22 +121,22 @@ impl Phase {
         Load { at_most, ..load }
     }
 
-    /// A read of one of the documents, by somebody whose token will do for the phase.
+    /// A read of one of the documents.
     async fn step(
         &self,
         world: &Arc<World>,
     ) -> Result<impl Fn(usize, u64) -> BoxFuture<'static, Step> + Clone + Send + use<>, CliError> {
-        let reader = shop::staff(world.shop.staff.shop()).await?;
+        let reader = Arc::new(shop::staff(world.shop.staff.user().await.shop()).await?);
         let (name, once, paths, world) = (self.name, self.once, Arc::clone(&self.paths), Arc::clone(world));
         Ok(move |_, number| -> BoxFuture<'static, Step> {
-            let (paths, world, reader) = (Arc::clone(&paths), Arc::clone(&world), reader.clone());
+            let (paths, world, reader) = (Arc::clone(&paths), Arc::clone(&world), Arc::clone(&reader));
             Box::pin(async move {
                 let at = if once {
                     number as usize
                 } else {
                     shop::mixed(number) as usize % HOT
                 };
-                let outcome = world.read(&reader, &paths[at % paths.len()]).await;
+                let outcome = world.read(&*reader.user().await, &paths[at % paths.len()]).await;
                 Step {
                     outcome,
                     kind: name,
@@ -146,7 +148,7 @@ impl Phase {
 
     /// The same load on a handler that answers with the bytes of one of these documents, and does nothing else.
     async fn bare(&self, command: &Bench, shop: &Shop) -> Result<Measured, CliError> {
-        let reader = shop::staff(shop).await?;
+        let reader = shop::staff(shop).await?.user().await;
         let answered = reader
             .try_request(Method::GET, &self.paths[0], None, &[], None)
             .await
@@ -181,16 +183,17 @@ impl Phase {
 /// Places orders of one line as staff; answers the paths at which they can be read, once all of them can.
 pub async fn place_orders(system: &System, shop: &Stocked) -> Result<Vec<String>, CliError> {
     let count = if system.can_restart() { ORDERS } else { FEW_ORDERS };
+    let staff = &shop.staff.user().await;
     let placed = (0..count as u64).map(|number| async move {
         let line = shop.line(number);
         let body = json!({
             "lines": [{ "sku": line.sku, "quantity": 1 }], "country": "GB",
             "payment": { "method": "sandbox", "token": "tok_ok" },
         });
-        let answer = shop::must(&shop.staff, "/v1/orders", &body, 201).await?;
+        let answer = shop::must(staff, "/v1/orders", &body, 201).await?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let path = format!("/v1/orders/{}", text(&answer["order"]["id"]));
-        if lag::seen(&shop.staff, &path, &text(&answer["consistency_token"])).await {
+        if lag::seen(staff, &path, &text(&answer["consistency_token"])).await {
             return Ok(path);
         }
         Err(CliError::failed(

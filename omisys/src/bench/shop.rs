@@ -1,13 +1,14 @@
 //! Who buys, and what.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_schemas::Clock;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use http::Method;
+use identity::ACCESS_TOKEN_LIFE;
 use serde_json::{Value, json};
 use testkit::{Client, ClientError, Reply, Shop, User};
 use tokio::time::Instant;
@@ -33,6 +34,11 @@ const MAX_UNITS: u32 = 999;
 /// Never sold out.
 const STOCK: u32 = 100_000_000;
 
+/// After which a token is renewed: at four fifths of its life.
+const RENEW_AFTER: Duration = Duration::from_secs(ACCESS_TOKEN_LIFE.as_secs() / 5 * 4);
+/// Until a renewal that failed is tried again.
+const RENEW_AGAIN: Duration = Duration::from_secs(10);
+
 /// How long a busy system is asked while the shop is being set up, and how often.
 const PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -48,7 +54,7 @@ pub struct Line {
 
 /// A shop with goods, guests, and somebody who may see everything.
 pub struct Stocked {
-    pub staff: User,
+    pub staff: Member,
     pub shoppers: Vec<Shopper>,
     /// What is bought together, each as often as it is.
     pub baskets: Vec<Vec<Line>>,
@@ -56,11 +62,19 @@ pub struct Stocked {
     callers: usize,
 }
 
+/// Somebody whose token is renewed in time.
+pub struct Member(Mutex<Held>);
+
+struct Held {
+    user: Arc<User>,
+    renew_at: Instant,
+}
+
 /// A guest with a cart.
 pub struct Shopper {
-    pub user: User,
+    pub member: Member,
     items: AtomicU32,
-    /// A check-out went wrong: who knows what is in the cart.
+    /// Something was put into the cart and not bought.
     pub untidy: AtomicBool,
 }
 
@@ -81,7 +95,8 @@ pub async fn stock(client: &Client, command: &Bench) -> Result<Stocked, CliError
         _ if command.scenario == Scenario::Read => one(run, PRODUCTS_TO_READ),
         _ => one(run, PRODUCTS),
     };
-    let made = products.iter().map(|product| make(&staff, product));
+    let seller = staff.user().await;
+    let made = products.iter().map(|product| make(&seller, product));
     let () = stream::iter(made).buffer_unordered(AT_ONCE).try_collect().await?;
     let callers = command.load().callers;
     let shop = &shop;
@@ -105,15 +120,16 @@ pub async fn stock(client: &Client, command: &Bench) -> Result<Stocked, CliError
 }
 
 /// Somebody who may see and sell everything, with a token that begins to live now.
-pub async fn staff(shop: &Shop) -> Result<User, CliError> {
+pub async fn staff(shop: &Shop) -> Result<Member, CliError> {
     let (_, email, password) = demo::ACCOUNTS[0];
     let body = json!({ "email": email, "password": password });
-    sign_in(shop, "/auth/login", &body, 200).await
+    sign_in(shop, "/auth/login", &body, 200).await.map(Member::new)
 }
 
 /// One more guest, beside those of the load.
 pub async fn guest(shop: &Stocked) -> Result<Shopper, CliError> {
-    let guest = sign_in(shop.staff.shop(), "/auth/guest", &Value::Null, 201).await?;
+    let seller = shop.staff.user().await;
+    let guest = sign_in(seller.shop(), "/auth/guest", &Value::Null, 201).await?;
     Ok(Shopper::new(guest))
 }
 
@@ -141,10 +157,43 @@ pub const fn mixed(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 24
 }
 
+impl Member {
+    fn new(user: User) -> Self {
+        Self(Mutex::new(Held {
+            user: Arc::new(user),
+            renew_at: Instant::now() + RENEW_AFTER,
+        }))
+    }
+
+    /// With a token that is good for the next minutes.
+    pub async fn user(&self) -> Arc<User> {
+        let user = {
+            let mut held = self.held();
+            if Instant::now() < held.renew_at {
+                return Arc::clone(&held.user);
+            }
+            // Only this one renews it, since a refresh token works once; the others go on with the old one.
+            held.renew_at = Instant::now() + RENEW_AGAIN;
+            Arc::clone(&held.user)
+        };
+        if let Some(renewed) = user.renewed().await {
+            *self.held() = Held {
+                user: Arc::new(renewed),
+                renew_at: Instant::now() + RENEW_AFTER,
+            };
+        }
+        Arc::clone(&self.held().user)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Shopper {
     fn new(user: User) -> Self {
         Self {
-            user,
+            member: Member::new(user),
             items: AtomicU32::new(0),
             untidy: AtomicBool::new(false),
         }
@@ -161,7 +210,7 @@ impl Shopper {
     /// Puts something into the cart.
     pub async fn put(&self, sku: &str, quantity: u32) -> Result<Reply, ClientError> {
         post(
-            &self.user,
+            &*self.member.user().await,
             "/v1/carts/mine/items",
             &json!({ "sku": sku, "quantity": quantity }),
         )
@@ -170,7 +219,7 @@ impl Shopper {
 
     /// Empties the cart.
     pub async fn clear(&self) -> Result<Reply, ClientError> {
-        post(&self.user, "/v1/carts/mine/clear", &json!({})).await
+        post(&*self.member.user().await, "/v1/carts/mine/clear", &json!({})).await
     }
 }
 
