@@ -4,7 +4,7 @@ pub(crate) mod support;
 
 use gateway::{GatewayConfig, Rate};
 use identity::verifier::Role;
-use support::{soon, start};
+use support::{Harness, soon, start};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 fn bearer(token: &str) -> String {
@@ -266,6 +266,17 @@ async fn staff_may_send_large_orders_and_nothing_else_large() {
         .expect_problem(413, "body-too-large");
 }
 
+/// Does `meanwhile` while one request is held, and so has its place.
+async fn while_one_is_held(shop: &Harness, lines: &[&str], meanwhile: impl Future<Output = ()>) {
+    let meanwhile = async {
+        soon("the request is held", shop.holding.notified()).await;
+        meanwhile.await;
+        shop.release.notify_one();
+    };
+    let (held, ()) = tokio::join!(shop.post("/v1/orders/7/hold", lines, b""), meanwhile);
+    assert_eq!((held.status, held.body.as_slice()), (200, b"released".as_slice()));
+}
+
 #[tokio::test]
 async fn too_many_at_once_are_shed_and_the_place_is_free_again_later() {
     let shop = start(GatewayConfig {
@@ -274,17 +285,12 @@ async fn too_many_at_once_are_shed_and_the_place_is_free_again_later() {
     })
     .await;
     let token = bearer(&shop.token(Role::Customer, 1).await);
-    let lines = [token.as_str()];
-    let held = shop.post("/v1/orders/7/hold", &lines, b"");
-    let meanwhile = async {
-        soon("the request is held", shop.holding.notified()).await;
+    while_one_is_held(&shop, &[&token], async {
         let reply = shop.get("/v1/products", &[]).await;
         reply.expect_problem(503, "overloaded");
         assert_eq!(reply.header("retry-after"), Some("1"));
-        shop.release.notify_one();
-    };
-    let (held, ()) = tokio::join!(held, meanwhile);
-    assert_eq!((held.status, held.body.as_slice()), (200, b"released".as_slice()));
+    })
+    .await;
     assert_eq!(shop.get("/v1/products", &[]).await.status, 200);
 }
 
@@ -297,18 +303,14 @@ async fn when_it_is_crowded_a_full_cart_gets_to_the_till_and_none_is_filled() {
     .await;
     let token = bearer(&shop.token(Role::Customer, 1).await);
     let lines = [token.as_str()];
-    let held = shop.post("/v1/orders/7/hold", &lines, b"");
-    let meanwhile = async {
-        soon("the request is held", shop.holding.notified()).await;
+    while_one_is_held(&shop, &lines, async {
         let reply = shop.post("/v1/carts/mine/items", &lines, b"{}").await;
         reply.expect_problem(503, "overloaded");
         let reply = shop.post("/v1/carts/mine/checkout", &lines, b"{}").await;
         assert_eq!(reply.status, 200);
         assert_eq!(shop.get("/v1/products", &[]).await.status, 200);
-        shop.release.notify_one();
-    };
-    let (held, ()) = tokio::join!(held, meanwhile);
-    assert_eq!(held.status, 200);
+    })
+    .await;
     let reply = shop.post("/v1/carts/mine/items", &lines, b"{}").await;
     assert_eq!(reply.status, 200);
 }
