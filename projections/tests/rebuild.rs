@@ -301,6 +301,11 @@ async fn a_build_that_is_killed_at_any_moment_goes_on() {
                 .filter(|row| row.view == "order_timeline" && row.generation > 1)
                 .collect();
             assert!(begun.len() <= 1, "{begun:?}");
+            if let Some(built) = begun.first().filter(|row| row.serving) {
+                // Between the switch and its answer: it is built all the same.
+                generation = Some(built.generation);
+                break;
+            }
             assert_eq!(shop.views.order_timeline().generation(), 1);
             let found = shop.views.order_timeline().get(&order_id(1).into()).await;
             assert!(found.unwrap().is_some());
