@@ -301,6 +301,30 @@ async fn a_server_that_stays_away_is_told_and_welcomed_back() {
     assert_eq!(positions, [Position(3)]);
 }
 
+/// Put back to an earlier state below a process that goes on, it has no gap afterwards.
+#[tokio::test]
+async fn a_log_that_has_lost_events_is_looked_at_anew() {
+    let server = cluster!();
+    let journal = server.open().await.journal();
+    for version in 0..3 {
+        appended(journal.append(&Chain::new(), append("mug", version, 1)).await);
+    }
+    server
+        .execute(
+            "DELETE FROM commands WHERE position > 1;
+             DELETE FROM events WHERE position > 1;
+             UPDATE log_head SET position = 1",
+        )
+        .await;
+    assert_eq!(
+        soon(journal.append(&Chain::new(), append("mug", 3, 1))).await,
+        AppendOutcome::Conflict { actual: Version(1) }
+    );
+    let receipt = appended(journal.append(&Chain::new(), append("mug", 1, 1)).await);
+    assert_eq!((receipt.version, receipt.position), (Version(2), Position(2)));
+    check_log(&server).await;
+}
+
 #[tokio::test]
 async fn a_commit_is_durable_whatever_the_server_is_set_to() {
     let server = cluster!();

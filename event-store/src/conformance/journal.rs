@@ -165,6 +165,31 @@ pub async fn an_empty_append_needs_its_version_too(fixture: &impl Fixture) {
     assert_eq!((receipt.version, receipt.position), (Version(2), Position(2)));
 }
 
+/// What a process stored last is not the latest when another has stored since, whatever is to be done then.
+pub async fn what_this_process_stored_last_may_not_be_the_latest(fixture: &impl Fixture) {
+    let (ours, theirs) = (fixture.open().await.journal(), fixture.open().await.journal());
+    for id in ["events", "nothing", "question"] {
+        appended(ours.append(&Chain::new(), append(id, 0, 1)).await);
+        appended(theirs.append(&Chain::new(), append(id, 1, 1)).await);
+    }
+    let outcome = ours.append(&Chain::new(), append("nothing", 1, 0)).await;
+    assert_eq!(outcome, AppendOutcome::Conflict { actual: Version(2) });
+    let question = Settle {
+        stream: stream("question"),
+        command_id: None,
+        version: Some(Version(1)),
+    };
+    let outcome = ours.settle(&Chain::new(), question).await;
+    assert_eq!(outcome, SettleOutcome::Stale { actual: Version(2) });
+    let outcome = ours.append(&Chain::new(), append("events", 1, 1)).await;
+    assert_eq!(outcome, AppendOutcome::Conflict { actual: Version(2) });
+    // And each is known better now.
+    for id in ["events", "nothing", "question"] {
+        appended(ours.append(&Chain::new(), append(id, 2, 1)).await);
+    }
+    check_log(fixture).await;
+}
+
 pub async fn a_version_from_the_future_leaves_no_gap(fixture: &impl Fixture) {
     let journal = fixture.open().await.journal();
     let outcome = journal.append(&Chain::new(), append("a", 5, 1)).await;

@@ -65,6 +65,7 @@ macro_rules! conformance_suite {
             a_duplicate_is_told_from_a_conflict,
             a_stale_version_inside_a_chain_of_three_breaks_it,
             an_empty_append_needs_its_version_too,
+            what_this_process_stored_last_may_not_be_the_latest,
             a_version_from_the_future_leaves_no_gap,
             a_question_is_answered_behind_what_was_asked_before,
             an_event_that_is_too_large_is_refused_and_breaks_its_chain,

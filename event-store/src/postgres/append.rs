@@ -10,8 +10,11 @@ use crate::row::sql_int;
 
 /// Stores everything in one statement, which is its own transaction. So the head's lock, which all processes queue for,
 /// is never held while the server waits for a client: one that stalls or dies between two statements would stop them all.
+///
+/// Stores nothing, and gives no row, if the log's head is before `$18`.
 pub(super) const STORE: &str = "WITH head AS (
-        UPDATE log_head SET position = position + $1 WHERE one = 1 RETURNING position - $1 AS before
+        UPDATE log_head SET position = position + $1 WHERE one = 1 AND position >= $18
+        RETURNING position - $1 AS before
     ), stored AS (
         INSERT INTO events (position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
             metadata, recorded_at)

@@ -1,12 +1,14 @@
 //! The journal's writer: one task with a connection of its own, which commits whatever waits by then.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use database::{DatabaseError, Postgres, PostgresError};
 use event_schemas::{Clock, CommandId, Position, StreamId, Version};
+use lru::LruCache;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _, query, raw_sql};
 use tokio::sync::Notify;
@@ -17,7 +19,7 @@ use super::read::{RECEIPTS, receipt, unsigned};
 use super::trouble::Trouble;
 use crate::Unavailable;
 use crate::journal::StoredReceipt;
-use crate::queue::{Answers, Batch, JournalEntry, MAX_ENTRIES_PER_COMMIT, Outcome, Queue};
+use crate::queue::{Answers, Batch, JournalEntry, MAX_ENTRIES_PER_COMMIT, Outcome, Queue, Work};
 use crate::row::sql_int;
 use crate::tail::Tail;
 
@@ -31,6 +33,13 @@ const SILENCE: Duration = Duration::from_secs(30);
 
 /// How often a batch is judged again because another process was quicker. Each time takes out what it was quicker with.
 const MAX_TRIES: u32 = 32;
+
+/// Streams whose versions are remembered: about 10 MB.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
+
+/// How long no version is believed after another process took a key: a batch that fails and is tried again costs more
+/// than looking.
+const RIVALRY: Duration = Duration::from_secs(1);
 
 /// Whatever the server's or the role's settings are: a commit is durable when it is answered, a lock is not waited for
 /// for ever, and keys are looked into by their index, also on tables whose statistics say that they are empty. (Without
@@ -66,8 +75,19 @@ struct Writer {
     clock: Clock,
     tail: Arc<Tail>,
     answers: Answers,
-    /// Of its own, so that appends never wait for reads.
-    connection: Option<PgConnection>,
+    session: Option<Session>,
+    /// Until then another process writes where this one does, and its versions are looked up.
+    rivalled_until: Option<Instant>,
+}
+
+/// A connection of its own, so that appends never wait for reads, and what the log said through it.
+struct Session {
+    connection: PgConnection,
+    /// What this process stored last has not to be looked up again. What another process has stored since has taken the
+    /// keys of whatever is decided on these.
+    versions: LruCache<StreamId, Version>,
+    /// The log as it was: one that has fewer events has been replaced, and all the above is void.
+    head: Position,
 }
 
 impl PostgresWriter {
@@ -80,7 +100,8 @@ impl PostgresWriter {
             clock,
             tail,
             answers: Answers::start(&shared.queue),
-            connection: None,
+            session: None,
+            rivalled_until: None,
         };
         tokio::spawn(writer.run());
         Self(Arc::new(Handle(shared)))
@@ -186,7 +207,10 @@ impl Writer {
             };
             distrust = true;
             match &trouble {
-                Trouble::Taken if tries < MAX_TRIES => tries += 1,
+                Trouble::Taken if tries < MAX_TRIES => {
+                    self.rivalled_until = Some(Instant::now() + RIVALRY);
+                    tries += 1;
+                }
                 Trouble::Contention(error) if tries < MAX_TRIES => {
                     tracing::debug!(%error, "a batch is tried again");
                     tries += 1;
@@ -208,119 +232,151 @@ impl Writer {
         }
     }
 
-    /// Judges the entries and stores those that are to be. With `distrust`, no command is believed to be new.
     async fn attempt(&mut self, batch: &mut Batch, distrust: bool) -> Result<(), Trouble> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
+        let mut session = match self.session.take() {
+            Some(session) => session,
             None => self.connect().await?,
         };
         batch.recorded_at = self.clock.now();
-        let attempted = attempt(&mut connection, batch, distrust).await;
+        let rivalled = self.rivalled_until.is_some_and(|end| Instant::now() < end);
+        let attempted = session.attempt(batch, distrust, rivalled).await;
         // Not after a failure of the server's: it may have become the wrong one to ask.
         if !matches!(attempted, Err(Trouble::Lost(_) | Trouble::Failed(_))) {
-            self.connection = Some(connection);
+            self.session = Some(session);
         }
         attempted
     }
 
-    async fn connect(&self) -> Result<PgConnection, Trouble> {
+    async fn connect(&self) -> Result<Session, Trouble> {
         let mut connection = PgConnection::connect_with(self.postgres.connect_options()).await?;
         connection.execute(raw_sql(SESSION)).await?;
-        Ok(connection)
-    }
-}
-
-async fn attempt(connection: &mut PgConnection, batch: &mut Batch, distrust: bool) -> Result<(), Trouble> {
-    let entries = &batch.entries;
-    let mut known = Known {
-        versions: versions(connection, entries).await?,
-        receipts: HashMap::new(),
-    };
-    if distrust {
-        let with_command = (0..entries.len()).filter(|number| append::command(&entries[*number]).is_some());
-        known.receipts = receipts(connection, entries, with_command.collect()).await?;
-    }
-    // Mostly none is missing, or those of one look; each round knows more.
-    let verdicts = loop {
-        match judge(entries, &known) {
-            Ok(verdicts) => break verdicts,
-            Err(missing) => known
-                .receipts
-                .extend(receipts(connection, entries, missing).await?),
-        }
-    };
-    let mut before = Position(0);
-    if verdicts
-        .iter()
-        .any(|verdict| matches!(verdict, Verdict::Store { .. }))
-    {
-        batch.begun = Some(Instant::now());
-        let rows = Rows::of(entries, &verdicts);
-        before = store(connection, rows, batch.recorded_at.as_microsecond()).await?;
-    }
-    batch.outcomes = append::outcomes(entries, verdicts, before);
-    Ok(())
-}
-
-/// Resolves once the rows are durable, with the position before the first of them.
-async fn store(connection: &mut PgConnection, rows: Rows<'_>, recorded_at: i64) -> Result<Position, Trouble> {
-    let Rows { events, receipts } = rows;
-    let stored = query(append::STORE)
-        .bind(sql_int(events.sequences.len() as u64))
-        .bind(recorded_at)
-        .bind(events.aggregate_types)
-        .bind(events.aggregate_ids)
-        .bind(events.sequences)
-        .bind(events.event_types)
-        .bind(events.event_versions)
-        .bind(events.payloads)
-        .bind(events.metadata)
-        .bind(receipts.aggregate_types)
-        .bind(receipts.aggregate_ids)
-        .bind(receipts.command_ids)
-        .bind(receipts.fingerprint_keys)
-        .bind(receipts.fingerprints)
-        .bind(receipts.first_sequences)
-        .bind(receipts.last_sequences)
-        .bind(receipts.reaches)
-        // Reads on behind the row, which the server sends before it commits, until the server says that it is ready for
-        // the next statement, and so that the transaction is over.
-        .fetch_all(connection)
-        .await?;
-    let head = stored.first().ok_or_else(|| {
-        Trouble::Failed(PostgresError::Sql {
-            code: String::new(),
-            message: "the log has no head".to_owned(),
+        Ok(Session {
+            connection,
+            versions: LruCache::new(REMEMBERED),
+            head: Position(0),
         })
-    })?;
-    Ok(Position(unsigned(head, 0)?))
+    }
 }
 
-/// The versions of all streams that entries speak of.
-async fn versions<'a>(
-    connection: &mut PgConnection,
-    entries: &'a [JournalEntry],
-) -> Result<HashMap<&'a StreamId, Version>, Trouble> {
-    let streams: HashSet<&StreamId> = entries
-        .iter()
-        .filter(|entry| !entry.chain.is_broken())
-        .map(append::stream)
-        .collect();
-    if streams.is_empty() {
-        return Ok(HashMap::new());
+impl Session {
+    /// Judges the entries and stores those that are to be. With `distrust`, no command is believed to be new; with
+    /// either, no version is believed.
+    async fn attempt(&mut self, batch: &mut Batch, distrust: bool, rivalled: bool) -> Result<(), Trouble> {
+        let entries = &batch.entries;
+        let mut known = Known {
+            versions: self.versions(entries, !(distrust || rivalled)).await?,
+            receipts: HashMap::new(),
+        };
+        let connection = &mut self.connection;
+        if distrust {
+            let with_command =
+                (0..entries.len()).filter(|number| append::command(&entries[*number]).is_some());
+            known.receipts = receipts(connection, entries, with_command.collect()).await?;
+        }
+        // Mostly none is missing, or those of one look; each round knows more.
+        let verdicts = loop {
+            match judge(entries, &known) {
+                Ok(verdicts) => break verdicts,
+                Err(missing) => known
+                    .receipts
+                    .extend(receipts(connection, entries, missing).await?),
+            }
+        };
+        let rows = Rows::of(entries, &verdicts);
+        let mut before = Position(0);
+        if !rows.receipts.reaches.is_empty() {
+            batch.begun = Some(Instant::now());
+            let count = rows.events.sequences.len() as u64;
+            before = self.store(rows, batch.recorded_at.as_microsecond()).await?;
+            self.head = Position(before.0 + count);
+        }
+        for (entry, verdict) in entries.iter().zip(&verdicts) {
+            if let Verdict::Store { version, .. } = verdict {
+                self.versions.put(append::stream(entry).clone(), *version);
+            }
+        }
+        batch.outcomes = append::outcomes(entries, verdicts, before);
+        Ok(())
     }
-    let streams: Vec<&StreamId> = streams.into_iter().collect();
-    let rows = query(append::VERSIONS)
-        .bind(types(streams.iter().copied()))
-        .bind(ids(streams.iter().copied()))
-        .fetch_all(connection)
-        .await?;
-    let mut versions = HashMap::with_capacity(rows.len());
-    for row in &rows {
-        let number = unsigned(row, 0)? as usize;
-        versions.insert(streams[number], Version(unsigned(row, 1)?));
+
+    /// The versions of all streams that entries speak of. With `trust`, those are not asked for that the keys vouch for:
+    /// of streams believed new or stored last by this process, where nothing is to be done but to store events, each
+    /// behind the one before. Had another process been quicker, its event would have the first one's key.
+    async fn versions<'a>(
+        &mut self,
+        entries: &'a [JournalEntry],
+        trust: bool,
+    ) -> Result<HashMap<&'a StreamId, Version>, Trouble> {
+        let mut reckoned: HashMap<&StreamId, Option<Version>> = HashMap::with_capacity(entries.len());
+        for entry in entries.iter().filter(|entry| !entry.chain.is_broken()) {
+            let stream = append::stream(entry);
+            let version = reckoned
+                .entry(stream)
+                .or_insert_with(|| trust.then(|| self.versions.get(stream).copied().unwrap_or(Version(0))));
+            *version = match &entry.work {
+                Work::Append(append) if *version == Some(append.expected) && !append.events.is_empty() => {
+                    Some(append.version())
+                }
+                Work::Append(_) | Work::Settle(_) => None,
+            };
+        }
+        let (remembered, asked): (Vec<_>, Vec<_>) =
+            reckoned.into_iter().partition(|(_, version)| version.is_some());
+        let remembered = remembered.into_iter().map(|(stream, _)| stream);
+        let mut versions: HashMap<_, _> = remembered
+            .filter_map(|stream| self.versions.peek(stream).map(|version| (stream, *version)))
+            .collect();
+        if asked.is_empty() {
+            return Ok(versions);
+        }
+        let asked: Vec<&StreamId> = asked.into_iter().map(|(stream, _)| stream).collect();
+        let rows = query(append::VERSIONS)
+            .bind(types(asked.iter().copied()))
+            .bind(ids(asked.iter().copied()))
+            .fetch_all(&mut self.connection)
+            .await?;
+        for row in &rows {
+            let number = unsigned(row, 0)? as usize;
+            versions.insert(asked[number], Version(unsigned(row, 1)?));
+        }
+        Ok(versions)
     }
-    Ok(versions)
+
+    /// Resolves once the rows are durable, with the position before the first of them.
+    async fn store(&mut self, rows: Rows<'_>, recorded_at: i64) -> Result<Position, Trouble> {
+        let Rows { events, receipts } = rows;
+        let stored = query(append::STORE)
+            .bind(sql_int(events.sequences.len() as u64))
+            .bind(recorded_at)
+            .bind(events.aggregate_types)
+            .bind(events.aggregate_ids)
+            .bind(events.sequences)
+            .bind(events.event_types)
+            .bind(events.event_versions)
+            .bind(events.payloads)
+            .bind(events.metadata)
+            .bind(receipts.aggregate_types)
+            .bind(receipts.aggregate_ids)
+            .bind(receipts.command_ids)
+            .bind(receipts.fingerprint_keys)
+            .bind(receipts.fingerprints)
+            .bind(receipts.first_sequences)
+            .bind(receipts.last_sequences)
+            .bind(receipts.reaches)
+            .bind(sql_int(self.head.0))
+            // Reads on behind the row, which the server sends before it commits, until the server says that it is ready for
+            // the next statement, and so that the transaction is over.
+            .fetch_all(&mut self.connection)
+            .await?;
+        match stored.first() {
+            Some(head) => Ok(Position(unsigned(head, 0)?)),
+            // It may be there, and no longer be the one that was known.
+            None => Err(Trouble::Lost(PostgresError::Sql {
+                code: String::new(),
+                message: "the log has no head, or has lost events".to_owned(),
+            })),
+        }
+    }
 }
 
 /// The receipts of the entries with these numbers, or that there are none.
