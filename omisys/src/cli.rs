@@ -519,6 +519,9 @@ pub struct Bench {
     /// Also write SCENARIO.json and SCENARIO.html, a page with plots, into this folder
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
+    /// Of a cluster: processes of each service, behind one gateway [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: Option<u8>,
     /// Load the system at this address, which must hold the demo and trust this machine as its proxy, and check the
     /// configured profile's log, instead of a system of its own
     #[arg(long, value_name = "URL")]

@@ -118,10 +118,11 @@ fn what_cannot_be_had_is_refused() {
         &["append", "--baseline"][..],
         &["read", "--baseline"],
         &["append", "--against", "http://127.0.0.1:1"],
+        &["checkout", "--replicas", "2"],
         &["read", "--baskets", "retail", "--retail-file", "x"],
         &["checkout", "--baskets", "retail"],
         &["commands", "--callers", "0"],
-        &["commands", "--seconds", "541"],
+        &["commands", "--seconds", "7201"],
         &["commands", "--rate", "0"],
     ] {
         let output = omisys(directory.path(), &[&["bench"], arguments].concat());

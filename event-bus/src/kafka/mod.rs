@@ -54,7 +54,7 @@ impl Default for KafkaOptions {
         Self {
             brokers: "localhost:9092".to_owned(),
             topic_prefix: "omisys".to_owned(),
-            partitions: 12,
+            partitions: 6,
             replication: 1,
             retention: Duration::from_secs(7 * 24 * 60 * 60),
             max_message_bytes: 1 << 20,

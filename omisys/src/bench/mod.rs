@@ -87,6 +87,14 @@ fn sensible(config: &Config, command: &Bench) -> Result<Bench, CliError> {
             "add --profile cluster with postgres.url configured, to a binary built with `--features cluster`",
         ));
     }
+    if command.replicas.is_some()
+        && (command.against.is_some() || config.profile == Profile::Embedded || !over_http)
+    {
+        return Err(CliError::usage(
+            "replicas are of a cluster that the benchmark starts",
+            "leave --replicas out, or add --profile cluster without --against, and choose commands, checkout, read or mixed",
+        ));
+    }
     let sells = matches!(
         scenario,
         Scenario::Commands | Scenario::Checkout | Scenario::Mixed

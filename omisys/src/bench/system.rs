@@ -70,14 +70,14 @@ impl System {
                 })
             }
             #[cfg(feature = "cluster")]
-            Profile::Cluster => Self::start_cluster(config).await,
+            Profile::Cluster => Self::start_cluster(config, command.replicas.unwrap_or(1)).await,
             #[cfg(not(feature = "cluster"))]
             Profile::Cluster => Err(crate::stores::without_cluster()),
         }
     }
 
     #[cfg(feature = "cluster")]
-    async fn start_cluster(config: &Config) -> Result<Self, CliError> {
+    async fn start_cluster(config: &Config, replicas: u8) -> Result<Self, CliError> {
         let directory = folder()?;
         let stores = crate::cluster::stores::own(config).await?;
         let config = crate::cluster::stores::in_own(config, &stores);
@@ -88,7 +88,7 @@ impl System {
         }
         let unlimited = UNLIMITED.map(|(key, value)| (key.to_owned(), value.to_owned()));
         environment.extend(unlimited);
-        let cluster = testkit::Cluster::start(&binary()?, directory.path(), environment, 1)
+        let cluster = testkit::Cluster::start(&binary()?, directory.path(), environment, replicas)
             .await
             .context("the cluster could not be started", START)?;
         Ok(Self {

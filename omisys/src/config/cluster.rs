@@ -46,7 +46,7 @@ impl Kafka {
     }
 
     const fn default_partitions() -> u16 {
-        12
+        6
     }
 
     const fn default_replication() -> u16 {

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::{IdempotencyKey, Operation, Outcome, ProviderError, Report, Request};
 use store::{
-    AUTHORIZED, Attempt, Decision, STEPS, after, charge, declined, insert, reference, report, report_from,
-    stored,
+    AUTHORIZED, Attempt, DAMAGED, Decision, INSERT, STEPS, after, charge, declined, reference, report,
+    report_from, row, stored,
 };
 
 /// The payment tokens, in the manner of test cards. Any other token is declined as `unknown-token`.
@@ -178,26 +178,37 @@ impl SandboxProvider {
             return Err(ProviderError::Misused("a session needs a token"));
         };
         let token = token.expose().to_owned();
-        let slow = self.options.slow;
-        self.carry_out("session", request, move |_, _, now, _| {
-            let outcome = match token.as_str() {
-                token::OK | token::INSUFFICIENT_FUNDS | token::TIMEOUT_THEN_OK | token::CAPTURED_LATE => {
-                    AUTHORIZED
-                }
-                token::SLOW => Decision {
-                    ready_at: after(now, slow),
-                    ..AUTHORIZED
-                },
-                token::DECLINED => declined("card-declined"),
-                _ => declined("unknown-token"),
-            };
-            Ok(Decision {
-                lost_answer: token == token::TIMEOUT_THEN_OK,
-                token: Some(token),
-                ..outcome
-            })
-        })
-        .await
+        let fault = self.arrive("session")?;
+        let now = self.clock.now();
+        let outcome = match token.as_str() {
+            token::OK | token::INSUFFICIENT_FUNDS | token::TIMEOUT_THEN_OK | token::CAPTURED_LATE => {
+                AUTHORIZED
+            }
+            token::SLOW => Decision {
+                ready_at: after(now, self.options.slow),
+                ..AUTHORIZED
+            },
+            token::DECLINED => declined("card-declined"),
+            _ => declined("unknown-token"),
+        };
+        let decision = decreed(fault.as_ref()).unwrap_or_else(|| Decision {
+            lost_answer: token == token::TIMEOUT_THEN_OK,
+            token: Some(token),
+            ..outcome
+        });
+        // It depends on nothing that was done before, so the key alone says whether it is the first call.
+        let (begun, values) = row("session", &request, &decision);
+        let first = self.database.execute(INSERT, values).await? > 0;
+        let answer = if first {
+            begun.outcome(now)?
+        } else {
+            let known = self.database.read(move |store| stored(store, &request.key));
+            known.await?.ok_or(DAMAGED)?.outcome(now)?
+        };
+        if fault == Some(SandboxFault::LostAnswer) || (first && decision.lost_answer) {
+            return Err(ProviderError::Unknown);
+        }
+        Ok(answer)
     }
 
     pub(super) async fn capture(&self, request: Request) -> Result<Outcome, ProviderError> {
@@ -357,6 +368,15 @@ impl SandboxProvider {
         }
     }
 
+    /// A call that may move money or set it aside; what a test makes of it.
+    fn arrive(&self, operation: &'static str) -> Result<Option<SandboxFault>, ProviderError> {
+        self.shared.calls.fetch_add(1, Ordering::SeqCst);
+        match self.fault(operation) {
+            Some(SandboxFault::Down) => Err(ProviderError::Down),
+            fault => Ok(fault),
+        }
+    }
+
     /// Carries out `request` once: a key that is known gets its first outcome.
     async fn carry_out(
         &self,
@@ -366,11 +386,7 @@ impl SandboxProvider {
         + Send
         + 'static,
     ) -> Result<Outcome, ProviderError> {
-        self.shared.calls.fetch_add(1, Ordering::SeqCst);
-        let fault = self.fault(operation);
-        if fault == Some(SandboxFault::Down) {
-            return Err(ProviderError::Down);
-        }
+        let fault = self.arrive(operation)?;
         let lose_answer = fault == Some(SandboxFault::LostAnswer);
         let now = self.clock.now();
         let (answer, lost_by_token): (_, bool) = self
@@ -388,14 +404,12 @@ impl SandboxProvider {
                 if let Some(stored) = attempt.take(own) {
                     return Ok::<_, ProviderError>((stored.outcome(now)?, false));
                 }
-                let decision = match fault {
-                    Some(SandboxFault::Decline(code)) => Decision {
-                        code: Some(code),
-                        ..Decision::now("declined")
-                    },
-                    _ => decide(store, &mut attempt, now, &request)?,
+                let decision = match decreed(fault.as_ref()) {
+                    Some(declined) => declined,
+                    None => decide(store, &mut attempt, now, &request)?,
                 };
-                let stored = insert(store, operation, &request, &decision)?;
+                let (stored, values) = row(operation, &request, &decision);
+                store.execute(INSERT, &values)?;
                 Ok((stored.outcome(now)?, decision.lost_answer))
             })
             .await?;
@@ -404,5 +418,16 @@ impl SandboxProvider {
         } else {
             Ok(answer)
         }
+    }
+}
+
+/// What a fault decides, whatever else would be.
+fn decreed(fault: Option<&SandboxFault>) -> Option<Decision> {
+    match fault {
+        Some(SandboxFault::Decline(code)) => Some(Decision {
+            code: Some(code.clone()),
+            ..Decision::now("declined")
+        }),
+        _ => None,
     }
 }

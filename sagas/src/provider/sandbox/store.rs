@@ -205,12 +205,17 @@ fn key_of(key: IdempotencyKey, operation: Operation) -> String {
     IdempotencyKey { operation, ..key }.to_string()
 }
 
-pub(super) fn insert(
-    session: &Session<'_>,
-    operation: &str,
+/// A first call's row; another one under its key changes nothing.
+pub(super) const INSERT: &str = "INSERT INTO sandbox_operations
+         (key, payment_id, attempt, operation, amount, currency, token, outcome, code, provider_ref, ready_at)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (key) DO NOTHING";
+
+/// What is to be stored, and its values for [`INSERT`].
+pub(super) fn row(
+    operation: &'static str,
     request: &Request,
     decision: &Decision,
-) -> Result<Stored, ProviderError> {
+) -> (Stored, Vec<Value<'static>>) {
     let late_void = operation == "void" && decision.outcome == "captured";
     let named = if late_void {
         IdempotencyKey {
@@ -229,25 +234,20 @@ pub(super) fn insert(
         token: decision.token.clone().unwrap_or_default(),
         ready_at: decision.ready_at,
     };
-    session.execute(
-        "INSERT INTO sandbox_operations
-             (key, payment_id, attempt, operation, amount, currency, token, outcome, code, provider_ref, ready_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        &params![
-            request.key.to_string(),
-            request.key.payment.to_string(),
-            request.key.attempt,
-            operation,
-            stored.amount,
-            &stored.currency,
-            &stored.token,
-            &stored.outcome,
-            &stored.code,
-            &stored.provider_ref,
-            stored.ready_at,
-        ],
-    )?;
-    Ok(stored)
+    let values = params![
+        request.key.to_string(),
+        request.key.payment.to_string(),
+        request.key.attempt,
+        operation,
+        stored.amount,
+        stored.currency.clone(),
+        stored.token.clone(),
+        stored.outcome.clone(),
+        stored.code.clone(),
+        stored.provider_ref.clone(),
+        stored.ready_at,
+    ];
+    (stored, values.into())
 }
 
 pub(super) fn charge(
