@@ -17,6 +17,7 @@ use projections::{
     Rebuilt, VIEW_NAMES, ViewError, Views,
 };
 use shop::{PATIENCE, Shop, eventually, order_paid, order_placed, order_stream, rename, rewrite, soon};
+use sqlite_file::SqliteError;
 use support::{Dice, Story, money, order_id, time};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -285,6 +286,8 @@ async fn a_build_that_is_killed_at_any_moment_goes_on() {
     shop.caught_up().await;
     let clock = ManualClock::new(time(0));
     let (mut killed, mut generation) = (0, None);
+    // What a build that is dropped has under way may be stored after all, in the way of the next one; never of two.
+    let mut in_the_way = false;
     for patience in 0_u64.. {
         let progress = watch::Sender::new(None);
         let options = forgetful(&format!("builder {patience}"));
@@ -295,6 +298,10 @@ async fn a_build_that_is_killed_at_any_moment_goes_on() {
         // A little later each time.
         let Ok(outcome) = timeout(Duration::from_micros(200 * patience), build).await else {
             killed += 1;
+            in_the_way = true;
+            // What it had queued comes first.
+            let queued = shop.views_file.write(|_| Ok::<_, SqliteError>(()));
+            queued.await.unwrap();
             let rows = shop.views.generations().await.unwrap();
             let begun: Vec<_> = rows
                 .iter()
@@ -320,6 +327,10 @@ async fn a_build_that_is_killed_at_any_moment_goes_on() {
             clock.advance(Duration::from_secs(20));
             continue;
         };
+        if in_the_way && matches!(outcome, Err(RebuildError::Busy)) {
+            in_the_way = false;
+            continue;
+        }
         let rebuilt = outcome.unwrap();
         assert!(
             rebuilt.serving && rebuilt.comparison.as_ref().unwrap().equal(),
