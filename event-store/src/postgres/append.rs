@@ -11,9 +11,12 @@ use crate::row::sql_int;
 /// Stores everything in one statement, which is its own transaction. So the head's lock, which all processes queue for,
 /// is never held while the server waits for a client: one that stalls or dies between two statements would stop them all.
 ///
-/// Stores nothing, and gives no row, if the log's head is before `$18`.
+/// Stores nothing, and gives no row, if the log does not hold the event that `$18` to `$21` name; 0 names none.
 pub(super) const STORE: &str = "WITH head AS (
-        UPDATE log_head SET position = position + $1 WHERE one = 1 AND position >= $18
+        UPDATE log_head SET position = position + $1 WHERE one = 1 AND ($18 = 0 OR EXISTS (
+            SELECT FROM events
+            WHERE position = $18 AND aggregate_id = $19 AND sequence = $20 AND recorded_at = $21
+        ))
         RETURNING position - $1 AS before
     ), stored AS (
         INSERT INTO events (position, aggregate_type, aggregate_id, sequence, event_type, event_version, payload,
@@ -64,6 +67,12 @@ pub(super) enum Verdict {
     },
     /// Its command is that of an entry to be stored, whose number this is.
     RepeatOf(usize),
+}
+
+impl Verdict {
+    pub(super) fn is_behind(&self) -> bool {
+        matches!(self, Self::Answered(Outcome::Behind { .. }))
+    }
 }
 
 /// Judges `entries` in order, or says whose receipts have to be known first.

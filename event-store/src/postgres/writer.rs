@@ -86,8 +86,17 @@ struct Session {
     /// What this process stored last has not to be looked up again. What another process has stored since has taken the
     /// keys of whatever is decided on these.
     versions: LruCache<StreamId, Version>,
-    /// The log as it was: one that has fewer events has been replaced, and all the above is void.
-    head: Position,
+    /// The event that was stored last. A log without it has been put back or replaced, and all the above is void.
+    last: Last,
+}
+
+/// Names an event; at position 0 none.
+#[derive(Default)]
+struct Last {
+    position: i64,
+    aggregate_id: String,
+    sequence: i64,
+    recorded_at: i64,
 }
 
 impl PostgresWriter {
@@ -253,7 +262,7 @@ impl Writer {
         Ok(Session {
             connection,
             versions: LruCache::new(REMEMBERED),
-            head: Position(0),
+            last: Last::default(),
         })
     }
 }
@@ -263,32 +272,35 @@ impl Session {
     /// either, no version is believed.
     async fn attempt(&mut self, batch: &mut Batch, distrust: bool, rivalled: bool) -> Result<(), Trouble> {
         let entries = &batch.entries;
+        let mut trust = !(distrust || rivalled);
         let mut known = Known {
-            versions: self.versions(entries, !(distrust || rivalled)).await?,
+            versions: self.versions(entries, trust).await?,
             receipts: HashMap::new(),
         };
-        let connection = &mut self.connection;
         if distrust {
             let with_command =
                 (0..entries.len()).filter(|number| append::command(&entries[*number]).is_some());
-            known.receipts = receipts(connection, entries, with_command.collect()).await?;
+            known.receipts = receipts(&mut self.connection, entries, with_command.collect()).await?;
         }
         // Mostly none is missing, or those of one look; each round knows more.
         let verdicts = loop {
             match judge(entries, &known) {
+                // Nobody is told of a version that was only remembered.
+                Ok(verdicts) if trust && verdicts.iter().any(Verdict::is_behind) => {
+                    trust = false;
+                    known.versions = self.versions(entries, trust).await?;
+                }
                 Ok(verdicts) => break verdicts,
                 Err(missing) => known
                     .receipts
-                    .extend(receipts(connection, entries, missing).await?),
+                    .extend(receipts(&mut self.connection, entries, missing).await?),
             }
         };
         let rows = Rows::of(entries, &verdicts);
         let mut before = Position(0);
         if !rows.receipts.reaches.is_empty() {
             batch.begun = Some(Instant::now());
-            let count = rows.events.sequences.len() as u64;
             before = self.store(rows, batch.recorded_at.as_microsecond()).await?;
-            self.head = Position(before.0 + count);
         }
         for (entry, verdict) in entries.iter().zip(&verdicts) {
             if let Verdict::Store { version, .. } = verdict {
@@ -345,8 +357,14 @@ impl Session {
     /// Resolves once the rows are durable, with the position before the first of them.
     async fn store(&mut self, rows: Rows<'_>, recorded_at: i64) -> Result<Position, Trouble> {
         let Rows { events, receipts } = rows;
+        let count = sql_int(events.sequences.len() as u64);
+        let last = events
+            .aggregate_ids
+            .last()
+            .zip(events.sequences.last())
+            .map(|(id, sequence)| ((*id).to_owned(), *sequence));
         let stored = query(append::STORE)
-            .bind(sql_int(events.sequences.len() as u64))
+            .bind(count)
             .bind(recorded_at)
             .bind(events.aggregate_types)
             .bind(events.aggregate_ids)
@@ -363,19 +381,31 @@ impl Session {
             .bind(receipts.first_sequences)
             .bind(receipts.last_sequences)
             .bind(receipts.reaches)
-            .bind(sql_int(self.head.0))
+            .bind(self.last.position)
+            .bind(&self.last.aggregate_id)
+            .bind(self.last.sequence)
+            .bind(self.last.recorded_at)
             // Reads on behind the row, which the server sends before it commits, until the server says that it is ready for
             // the next statement, and so that the transaction is over.
             .fetch_all(&mut self.connection)
             .await?;
-        match stored.first() {
-            Some(head) => Ok(Position(unsigned(head, 0)?)),
-            // It may be there, and no longer be the one that was known.
-            None => Err(Trouble::Lost(PostgresError::Sql {
+        let Some(head) = stored.first() else {
+            // Nothing was stored, and what was remembered goes with the connection.
+            return Err(Trouble::Lost(PostgresError::Sql {
                 code: String::new(),
-                message: "the log has no head, or has lost events".to_owned(),
-            })),
+                message: "the log has no head, or no longer has the event that was stored last".to_owned(),
+            }));
+        };
+        let before = Position(unsigned(head, 0)?);
+        if let Some((aggregate_id, sequence)) = last {
+            self.last = Last {
+                position: sql_int(before.0) + count,
+                aggregate_id,
+                sequence,
+                recorded_at,
+            };
         }
+        Ok(before)
     }
 }
 

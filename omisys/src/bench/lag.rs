@@ -34,10 +34,10 @@ pub async fn probe(shopper: &Shopper, sku: &str, seconds: Duration, over: Cancel
             _ = ticks.tick() => {}
             () = over.cancelled() => return recorder.finish(),
         }
+        let user = shopper.member.user().await;
         // A command that is shed has nothing to be seen.
         if let Answer::Accepted(token) = answer(&shopper.add(sku, 1).await) {
             let acknowledged = Instant::now();
-            let user = shopper.member.user().await;
             let outcome = if seen(&user, "/v1/carts/mine", &token).await {
                 Outcome::Done
             } else {

@@ -11,7 +11,7 @@ use http::Method;
 use identity::ACCESS_TOKEN_LIFE;
 use serde_json::{Value, json};
 use testkit::{Client, ClientError, Reply, Shop, User};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::cli::{Baskets, Bench, Scenario};
 use crate::demo;
@@ -36,8 +36,9 @@ const STOCK: u32 = 100_000_000;
 
 /// After which a token is renewed: at four fifths of its life.
 const RENEW_AFTER: Duration = Duration::from_secs(ACCESS_TOKEN_LIFE.as_secs() / 5 * 4);
-/// Until a renewal that failed is tried again.
-const RENEW_AGAIN: Duration = Duration::from_secs(10);
+/// How long a renewal may take, and until one that failed is tried again: an old token may be shown again for 10 seconds.
+const RENEWAL: Duration = Duration::from_secs(3);
+const RENEW_AGAIN: Duration = Duration::from_secs(5);
 
 /// How long a busy system is asked while the shop is being set up, and how often.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -176,7 +177,7 @@ impl Member {
             held.renew_at = Instant::now() + RENEW_AGAIN;
             Arc::clone(&held.user)
         };
-        if let Some(renewed) = user.renewed().await {
+        if let Ok(Some(renewed)) = timeout(RENEWAL, user.renewed()).await {
             *self.held() = Held {
                 user: Arc::new(renewed),
                 renew_at: Instant::now() + RENEW_AFTER,

@@ -409,7 +409,10 @@ impl SandboxProvider {
                     None => decide(store, &mut attempt, now, &request)?,
                 };
                 let (stored, values) = row(operation, &request, &decision);
-                store.execute(INSERT, &values)?;
+                if store.execute(INSERT, &values)? == 0 {
+                    // Not under the lock.
+                    return Err(DAMAGED);
+                }
                 Ok((stored.outcome(now)?, decision.lost_answer))
             })
             .await?;
