@@ -189,6 +189,11 @@ async fn a_slow_token_is_in_progress_for_a_while() {
     bench.hand.advance(Duration::from_millis(1));
     let found = bench.provider().lookup(key(Operation::Session)).await;
     assert!(matches!(found, Ok(Some(Outcome::Authorized { .. }))), "{found:?}");
+    // Not decided anew: that would begin another wait.
+    assert_eq!(
+        bench.call(Operation::Session, 500, token::SLOW).await.map(Some),
+        found
+    );
 }
 
 #[tokio::test]
@@ -198,6 +203,9 @@ async fn a_token_that_times_out_has_been_carried_out() {
         bench.call(Operation::Session, 500, token::TIMEOUT_THEN_OK).await,
         Err(ProviderError::Unknown)
     );
+    // Only the first answer is lost.
+    let again = bench.call(Operation::Session, 500, token::TIMEOUT_THEN_OK).await;
+    assert!(matches!(again, Ok(Outcome::Authorized { .. })), "{again:?}");
     assert_eq!(
         bench.call(Operation::Capture, 500, "").await,
         Err(ProviderError::Unknown)
