@@ -9,7 +9,8 @@ use uuid::Uuid;
 /// Names and types are those of the SQLite log, so that what reads rows beside the log reads both.
 ///
 /// * `events` is keyed by stream, and its positions are unique: the keys are what makes a journal that was overtaken
-///   fail. Identifiers compare as bytes, which is what they are and quicker.
+///   fail. Identifiers compare as bytes, which is what they are and quicker; ids come before types, since two ids are
+///   seldom alike and then nothing else is compared.
 /// * `commands` comes with the aggregate first: random command ids alone would touch pages all over.
 /// * `unfinished_import` has a row from an import's first transaction to its last.
 /// * `log_head` has the one row whose lock makes the order of commits the order of positions.
@@ -57,6 +58,9 @@ pub(crate) const STEPS: &[&str] = &[
         only_one BIGINT PRIMARY KEY CHECK (only_one = 1),
         begun_at BIGINT NOT NULL -- microseconds since 1970, UTC
     )",
+    "ALTER TABLE events DROP CONSTRAINT events_pkey, ADD PRIMARY KEY (aggregate_id, aggregate_type, sequence);
+     ALTER TABLE commands DROP CONSTRAINT commands_pkey,
+        ADD PRIMARY KEY (aggregate_id, aggregate_type, command_id)",
 ];
 
 /// Which log this is.
