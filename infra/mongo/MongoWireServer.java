@@ -64,7 +64,14 @@ public final class MongoWireServer {
             if (said != null) {
                 return said;
             }
-            Document answer = super.handleMessage(message);
+            // What the store replaces meanwhile stays, or a long read would lose the rest of what it walks through.
+            MVStore.TxCounter version = getMvStore().registerVersionUsage();
+            Document answer;
+            try {
+                answer = super.handleMessage(message);
+            } finally {
+                getMvStore().deregisterVersionUsage(version);
+            }
             commit();
             return answer;
         }
