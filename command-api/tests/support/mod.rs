@@ -318,9 +318,14 @@ impl Shop {
 
     pub async fn events(&self) -> Vec<Arc<RecordedEvent>> {
         // What another replica has just committed is read only once it is known of.
-        self.log.head().await.unwrap();
-        let entries = self.log.read(Position(0), 100_000).await.unwrap();
-        entries.iter().filter_map(LogEntry::event).cloned().collect()
+        let (head, mut read) = (self.log.head().await.unwrap(), Position(0));
+        let mut events = Vec::new();
+        while read < head {
+            let entries = self.log.read(read, 100_000).await.unwrap();
+            read = entries.last().unwrap().position();
+            events.extend(entries.iter().filter_map(LogEntry::event).cloned());
+        }
+        events
     }
 
     pub async fn count(&self, event_type: &str) -> usize {

@@ -422,11 +422,18 @@ impl Shop {
     }
 
     pub async fn events(&self) -> Vec<std::sync::Arc<RecordedEvent>> {
-        let entries = self.log.read(Position(0), 100_000).await.expect("read");
-        entries
-            .iter()
-            .map(|entry| entry.event().expect("readable").clone())
-            .collect()
+        let (head, mut read) = (self.log.head().await.expect("read"), Position(0));
+        let mut events = Vec::new();
+        while read < head {
+            let entries = self.log.read(read, 100_000).await.expect("read");
+            read = entries.last().expect("not at the head").position();
+            events.extend(
+                entries
+                    .iter()
+                    .map(|entry| entry.event().expect("readable").clone()),
+            );
+        }
+        events
     }
 
     /// How many events of this type there are in all.
