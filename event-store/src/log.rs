@@ -108,7 +108,8 @@ impl Log {
     }
 
     /// Up to `max` entries after position `after`, in order and without a gap; none only at the head. Fewer there, when they
-    /// are large, and where those end that this process has in memory. What [`Log::watch`] does not show yet is not read yet either, so that a reader at the head costs nothing.
+    /// are large, and where those end that this process has in memory. What [`Log::watch`] does not show yet is not read
+    /// yet either, so that a reader at the head costs nothing.
     pub async fn read(&self, after: Position, max: usize) -> Result<Vec<LogEntry>, ReadError> {
         if max == 0 || after >= self.0.tail.known_head() {
             return Ok(Vec::new());
